@@ -1,0 +1,1 @@
+//! What DDAS writes to disk and reads back.

@@ -1,0 +1,1 @@
+//! Feeds trainers through shared memory.

@@ -1,0 +1,1 @@
+//! Stored sample to augmented pixels.

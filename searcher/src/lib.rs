@@ -1,0 +1,1 @@
+//! Learns an augmentation policy.
