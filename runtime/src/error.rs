@@ -1,0 +1,25 @@
+//! What can go wrong between a stored sample and its augmented pixels.
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A pixel buffer does not hold exactly `width * height` RGB pixels.
+    #[error(
+        "an RGB image of {width}x{height} pixels needs {expected} bytes, got {found}: \
+         give height x width x 3 bytes, row by row"
+    )]
+    PixelBytes {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// `width * height * 3`.
+        expected: u128,
+        /// Bytes given.
+        found: usize,
+    },
+}
