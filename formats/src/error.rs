@@ -1,0 +1,93 @@
+//! What can go wrong with a file, and where.
+
+use std::path::{Path, PathBuf};
+
+/// A result whose error is this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a file or a value was refused.
+///
+/// Every variant says where (file, field or key) and what was expected, so
+/// that the message alone is enough to repair the input.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what its format asks for.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A field of a policy, search space or operation holds something it must not.
+    #[error("{field}: {reason}")]
+    Field {
+        /// The field, as a path into the JSON document (`snapshots[3].total_probability`).
+        field: String,
+        /// What it holds, and what was expected.
+        reason: String,
+    },
+    /// A name that nothing carries.
+    #[error("unknown {what} `{name}`; known are {}", known.join(", "))]
+    UnknownName {
+        /// What kind of thing was named.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Field`] for `field`.
+    pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Field {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// An [`Error::File`] for `path`.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Error::File {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// An [`Error::Io`] for `path`; made for `map_err`.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Puts the field of an [`Error::Field`] under `parent`, leaves others alone.
+    pub(crate) fn within(self, parent: &str) -> Self {
+        match self {
+            Error::Field { field, reason } => Error::field(format!("{parent}.{field}"), reason),
+            other => other,
+        }
+    }
+
+    /// Names the file that holds the field of an [`Error::Field`].
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            error @ (Error::Field { .. } | Error::UnknownName { .. }) => {
+                Error::file(path, error.to_string())
+            }
+            other => other,
+        }
+    }
+}
