@@ -1,0 +1,72 @@
+# DDAS: everything a user or developer runs from a clone. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+SEED ?= 0
+PYTHON_BIN := $(VENV)/bin/python
+# libtorch of the environment: compile and link flags for the searcher alone.
+LIBTORCH_ENV := eval "$$(scripts/libtorch-env.sh $(VENV))"
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# The environment is complete only once pip has ended: hence a stamp.
+$(VENV)/.ready: python/requirements-dev.txt scripts/setup.sh
+	@scripts/setup.sh $(VENV) python/requirements-dev.txt
+	@touch $@
+
+.PHONY: env
+env: $(VENV)/.ready ## Python environment with libtorch in .venv
+
+.PHONY: build
+build: build-loader build-search build-python ## Both programs (target/release) and the Python package (into .venv)
+
+.PHONY: build-loader
+build-loader: ## ddas-loader alone; needs neither Python nor libtorch
+	cargo build --release -p ddas-loader
+
+.PHONY: build-search
+build-search: env ## ddas-search alone
+	$(LIBTORCH_ENV); cargo build --release -p ddas-search
+
+.PHONY: build-python
+build-python: env ## The Python package `ddas`, installed into .venv
+	$(VENV)/bin/maturin build --release --quiet -m python/Cargo.toml --interpreter $(PYTHON_BIN) --out target/wheels
+	$(PYTHON_BIN) -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps "$$(ls -t target/wheels/ddas-*.whl | head -1)"
+
+.PHONY: demo
+demo: build ## The whole job on handwritten digits: pack, search, serve, train (SEED=0)
+	$(PYTHON_BIN) examples/digits/demo.py --seed $(SEED)
+
+.PHONY: test
+test: lint test-rust test-python ## Everything, Rust and Python
+
+.PHONY: lint
+lint: env ## Formatting, clippy and documentation, warnings refused
+	cargo fmt --all -- --check
+	$(LIBTORCH_ENV); cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p ddas-loader --no-default-features --lib -- -D warnings
+	$(LIBTORCH_ENV); RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+.PHONY: test-rust
+test-rust: env ## Unit, documentation and end-to-end tests of all crates
+	cargo test
+	$(LIBTORCH_ENV); cargo test -p ddas-search
+
+.PHONY: test-python
+test-python: build ## The Python package against Pillow, NumPy, PyTorch and running daemons
+	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader DDAS_SEARCH=$(CURDIR)/target/release/ddas-search \
+	    $(PYTHON_BIN) -m pytest -q python/tests
+
+.PHONY: bench
+bench: ## Kernels and pipelines (criterion)
+	cargo bench -p ddas-benches
+
+.PHONY: clean
+clean: ## Removes builds and demo output, keeps .venv
+	cargo clean
+	rm -rf demo-run
