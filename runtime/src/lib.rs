@@ -2,8 +2,8 @@
 
 mod error;
 mod image;
-mod rng;
+mod kernels;
 
 pub use error::{Error, Result};
 pub use image::Image;
-pub use rng::{SampleRng, Stream, philox4x32};
+pub use kernels::Kernels;

@@ -1,0 +1,135 @@
+//! Blends of an image with a degenerate version of itself (`ImageEnhance.py`).
+//!
+//! A factor of 0 is the degenerate image, 1 the image itself; outside 0..=1
+//! the blend extrapolates. The factor arrives in double precision and is
+//! rounded to single, as Pillow's `_imaging.c` does; `Blend.c` then works in
+//! single precision with one rounding per product and per sum.
+
+use super::filter::{self, FilterScratch};
+use super::point;
+use crate::image::Image;
+
+/// Blend with the grey version of the image.
+pub(super) fn color(image: &mut Image, factor: f64) {
+    let factor = factor as f32;
+    if factor == 1.0 {
+        return;
+    }
+    for pixel in image.pixels_mut().as_chunks_mut::<3>().0 {
+        let gray = luma(*pixel);
+        *pixel = pixel.map(|value| blend(gray, value, factor));
+    }
+}
+
+/// Blend with the mean grey of the image, rounded.
+pub(super) fn contrast(image: &mut Image, factor: f64) {
+    if factor as f32 == 1.0 || image.is_empty() {
+        return;
+    }
+    let (pixels, _) = image.pixels().as_chunks::<3>();
+    let sum: u64 = pixels.iter().map(|&pixel| u64::from(luma(pixel))).sum();
+    let mean = (sum as f64 / pixels.len() as f64 + 0.5) as u8;
+    blend_with_constant(image, mean, factor);
+}
+
+/// Blend with black.
+pub(super) fn brightness(image: &mut Image, factor: f64) {
+    if factor as f32 != 1.0 {
+        blend_with_constant(image, 0, factor);
+    }
+}
+
+/// Blend with the image smoothed. `smoothed` is scratch.
+pub(super) fn sharpness(
+    image: &mut Image,
+    factor: f64,
+    scratch: &mut FilterScratch,
+    smoothed: &mut Image,
+) {
+    let factor = factor as f32;
+    if factor == 1.0 {
+        return;
+    }
+    filter::smooth(image, scratch, smoothed);
+    for (value, &smooth) in image.pixels_mut().iter_mut().zip(smoothed.pixels()) {
+        *value = blend(smooth, *value, factor);
+    }
+}
+
+fn blend_with_constant(image: &mut Image, degenerate: u8, factor: f64) {
+    let factor = factor as f32;
+    let table = std::array::from_fn(|value| blend(degenerate, value as u8, factor));
+    point::apply_table(image, &table);
+}
+
+/// `a + factor * (b - a)`, truncated, clipped to 0..=255.
+///
+/// Two roundings, never fused: `mul_add` would differ from Pillow. Pillow does
+/// not clip where 0 <= factor <= 1, and need not: rounding is monotone, so the
+/// value stays between `a` and `b`.
+#[inline(always)]
+fn blend(a: u8, b: u8, factor: f32) -> u8 {
+    let difference = f32::from(b) - f32::from(a);
+    (f32::from(a) + factor * difference) as u8 // truncates, clips, NaN is 0
+}
+
+/// ITU-R 601-2 luma in Pillow's 16-bit fixed point (`Convert.c`, `L24`).
+#[inline(always)]
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    let sum = 19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue);
+    ((sum + 0x8000) >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn luma_weighs_green_most_and_keeps_greys() {
+        assert_eq!(luma([255, 0, 0]), 76);
+        assert_eq!(luma([0, 255, 0]), 150);
+        assert_eq!(luma([0, 0, 255]), 29);
+        for value in 0..=255 {
+            assert_eq!(luma([value; 3]), value);
+        }
+    }
+
+    #[test]
+    fn blending_truncates_and_clips() {
+        assert_eq!(blend(10, 20, 0.0), 10);
+        assert_eq!(blend(10, 20, 1.0), 20);
+        assert_eq!(blend(10, 20, 0.46), 14); // 14.6
+        assert_eq!(blend(200, 100, 0.46), 154);
+        assert_eq!(blend(100, 200, 5.14), 255);
+        assert_eq!(blend(100, 200, -1.5), 0);
+        // In single precision 0.9f * 200 rounds to 180 exactly.
+        assert_eq!(blend(0, 200, 0.9), 180);
+        assert_eq!(blend(7, 7, f32::INFINITY), 0);
+    }
+
+    #[test]
+    fn contrast_of_a_constant_image_is_itself() {
+        let mut image = Image::new(3, 3);
+        image.fill([40, 40, 40]);
+        let before = image.clone();
+        contrast(&mut image, 0.1);
+        assert_eq!(image, before);
+    }
+
+    #[test]
+    fn contrast_rounds_the_mean_half_up() {
+        // Greys 0 and 1: mean 0.5, rounded to 1.
+        let mut image = Image::from_rgb(2, 1, vec![0, 0, 0, 1, 1, 1]).unwrap();
+        contrast(&mut image, 0.0);
+        assert_eq!(image.pixels(), [1; 6]);
+    }
+
+    #[test]
+    fn factor_zero_is_the_degenerate_image() {
+        let mut image = Image::from_rgb(1, 1, vec![255, 0, 0]).unwrap();
+        color(&mut image, 0.0);
+        assert_eq!(image.pixels(), [76; 3]);
+        brightness(&mut image, 0.0);
+        assert_eq!(image.pixels(), [0; 3]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Moves of whole pixels: flips and quarter turns. Nothing is resampled.
+
+use crate::image::Image;
+
+/// Mirrors left and right.
+pub(super) fn flip_left_right(image: &mut Image) {
+    let stride = image.stride().max(1);
+    for row in image.pixels_mut().chunks_exact_mut(stride) {
+        row.as_chunks_mut::<3>().0.reverse();
+    }
+}
+
+/// Mirrors top and bottom.
+pub(super) fn flip_top_bottom(image: &mut Image) {
+    let stride = image.stride();
+    let half = image.height() as usize / 2 * stride;
+    let (top, rest) = image.pixels_mut().split_at_mut(half);
+    let start = rest.len() - half; // a middle row stays
+    let bottom = rest[start..].rchunks_exact_mut(stride.max(1));
+    for (upper, lower) in top.chunks_exact_mut(stride.max(1)).zip(bottom) {
+        upper.swap_with_slice(lower);
+    }
+}
+
+/// Half a turn.
+pub(super) fn turn_180(image: &mut Image) {
+    image.pixels_mut().as_chunks_mut::<3>().0.reverse();
+}
+
+/// A quarter turn counter-clockwise; width and height change places.
+pub(super) fn turn_90(source: &Image, target: &mut Image) {
+    turn(
+        source,
+        target,
+        |column, width| width - 1 - column,
+        |row, _| row,
+    );
+}
+
+/// A quarter turn clockwise; width and height change places.
+pub(super) fn turn_270(source: &Image, target: &mut Image) {
+    turn(
+        source,
+        target,
+        |column, _| column,
+        |row, height| height - 1 - row,
+    );
+}
+
+/// Source pixel (column, row) goes to row `to_row(column, width)` and column
+/// `to_column(row, height)` of the target.
+fn turn(
+    source: &Image,
+    target: &mut Image,
+    to_row: impl Fn(usize, usize) -> usize,
+    to_column: impl Fn(usize, usize) -> usize,
+) {
+    /// Source columns in one pass: their target rows stay in the cache.
+    const TILE: usize = 16;
+
+    target.reshape(source.height(), source.width());
+    let (width, height) = (source.width() as usize, source.height() as usize);
+    let pixels = source.pixels().as_chunks::<3>().0;
+    let target = target.pixels_mut().as_chunks_mut::<3>().0;
+    for start in (0..width).step_by(TILE) {
+        let end = (start + TILE).min(width);
+        for row in 0..height {
+            let out_column = to_column(row, height);
+            for (column, pixel) in (start..end).zip(&pixels[row * width + start..]) {
+                target[to_row(column, width) * height + out_column] = *pixel;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pixels named by one number each.
+    fn numbered(width: u32, numbers: &[u8]) -> Image {
+        let pixels = numbers.iter().flat_map(|&n| [n, n + 100, 7]).collect();
+        Image::from_rgb(width, numbers.len() as u32 / width, pixels).unwrap()
+    }
+
+    #[test]
+    fn flips_and_half_turns() {
+        let mut image = numbered(3, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        flip_left_right(&mut image);
+        assert_eq!(image, numbered(3, &[3, 2, 1, 6, 5, 4, 9, 8, 7]));
+        flip_top_bottom(&mut image);
+        assert_eq!(image, numbered(3, &[9, 8, 7, 6, 5, 4, 3, 2, 1]));
+        turn_180(&mut image);
+        assert_eq!(image, numbered(3, &[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+        let mut even = numbered(2, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        flip_top_bottom(&mut even);
+        assert_eq!(even, numbered(2, &[7, 8, 5, 6, 3, 4, 1, 2]));
+    }
+
+    #[test]
+    fn quarter_turns() {
+        let image = numbered(3, &[1, 2, 3, 4, 5, 6]);
+        let mut turned = Image::default();
+        turn_90(&image, &mut turned);
+        assert_eq!(turned, numbered(2, &[3, 6, 2, 5, 1, 4]));
+        turn_270(&image, &mut turned);
+        assert_eq!(turned, numbered(2, &[4, 1, 5, 2, 6, 3]));
+    }
+
+    #[test]
+    fn tiles_cover_wide_images() {
+        let numbers: Vec<u8> = (0..37 * 4).collect();
+        let image = numbered(37, &numbers);
+        let (mut once, mut back) = (Image::default(), Image::default());
+        turn_90(&image, &mut once);
+        assert_eq!(once.pixel(2, 5), image.pixel(31, 2));
+        turn_270(&once, &mut back);
+        assert_eq!(back, image);
+    }
+}

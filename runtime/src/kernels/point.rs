@@ -1,0 +1,325 @@
+//! Operations on single values: every output byte depends on one input byte.
+//!
+//! Where the operation is plain arithmetic it is written as such; where Pillow
+//! builds a table from the image (`ImageOps.py`), so do we.
+
+use crate::image::Image;
+
+/// What each of the 256 values of a channel becomes.
+type Table = [u8; 256];
+
+/// 255 - v.
+pub(super) fn invert(image: &mut Image) {
+    for value in image.pixels_mut() {
+        *value = !*value;
+    }
+}
+
+/// Keeps the `bits` highest bits: 8 or more is the identity, 0 is black.
+///
+/// Pillow before 13.0 answers 0 bits with black as well; later versions
+/// refuse it.
+pub(super) fn posterize(image: &mut Image, bits: u8) {
+    let mask = match bits {
+        0 => 0,
+        1..8 => !(0xff >> bits),
+        _ => return,
+    };
+    for value in image.pixels_mut() {
+        *value &= mask;
+    }
+}
+
+/// Inverts the values that are not below `threshold`, any number.
+pub(super) fn solarize(image: &mut Image, threshold: f64) {
+    match below(threshold) {
+        0 => invert(image),
+        256.. => {}
+        limit => {
+            let limit = limit as u8;
+            for value in image.pixels_mut() {
+                *value = if *value < limit { *value } else { !*value };
+            }
+        }
+    }
+}
+
+/// Adds `add` to the values below `threshold` and clips to 0..=255; the others
+/// keep their value (the reading of TensorFlow's and timm's sets; Pillow has
+/// no such operation).
+pub(super) fn solarize_add(image: &mut Image, add: i32, threshold: i32) {
+    if threshold <= 0 || add == 0 {
+        return;
+    }
+    let up = add.clamp(0, 255) as u8;
+    let down = add.saturating_neg().clamp(0, 255) as u8;
+    // At most one of the two is not zero.
+    let shifted = |value: u8| value.saturating_add(up).saturating_sub(down);
+    if threshold > 255 {
+        for value in image.pixels_mut() {
+            *value = shifted(*value);
+        }
+    } else {
+        let limit = threshold as u8;
+        for value in image.pixels_mut() {
+            *value = if *value < limit {
+                shifted(*value)
+            } else {
+                *value
+            };
+        }
+    }
+}
+
+/// Stretches each channel to 0..=255 (`ImageOps.autocontrast`, cutoff 0).
+pub(super) fn auto_contrast(image: &mut Image) {
+    let extremes = extremes(image.pixels());
+    if extremes
+        .iter()
+        .all(|&(low, high)| high <= low || (low, high) == (0, 255))
+    {
+        return; // a channel of one value stays, a full one maps to itself
+    }
+    let tables = extremes.map(|(low, high)| stretch(low, high));
+    apply_tables(image, &tables);
+}
+
+/// Spreads the histogram of each channel evenly (`ImageOps.equalize`).
+pub(super) fn equalize(image: &mut Image) {
+    let histograms = histograms(image.pixels());
+    let tables = [0, 1, 2].map(|channel| flatten(&histograms[channel]));
+    if tables.iter().any(Option::is_some) {
+        let tables = tables.map(|table| table.unwrap_or_else(identity));
+        apply_tables(image, &tables);
+    }
+}
+
+/// Sets every value through the same table.
+pub(super) fn apply_table(image: &mut Image, table: &Table) {
+    for value in image.pixels_mut() {
+        *value = table[usize::from(*value)];
+    }
+}
+
+fn apply_tables(image: &mut Image, [red, green, blue]: &[Table; 3]) {
+    for pixel in image.pixels_mut().as_chunks_mut::<3>().0 {
+        pixel[0] = red[usize::from(pixel[0])];
+        pixel[1] = green[usize::from(pixel[1])];
+        pixel[2] = blue[usize::from(pixel[2])];
+    }
+}
+
+/// How many of the values 0..=255 are below `threshold`.
+fn below(threshold: f64) -> u16 {
+    threshold.ceil().clamp(0.0, 256.0) as u16 // not a number: none
+}
+
+/// Smallest and largest value of each channel.
+fn extremes(pixels: &[u8]) -> [(u8, u8); 3] {
+    // Whole vectors of bytes at a time: 48 holds 16 pixels, so byte `i` of
+    // every block is of channel `i % 3`.
+    const BLOCK: usize = 48;
+    let (blocks, rest) = pixels.as_chunks::<BLOCK>();
+    let mut low = [u8::MAX; BLOCK];
+    let mut high = [u8::MIN; BLOCK];
+    for block in blocks {
+        for i in 0..BLOCK {
+            low[i] = low[i].min(block[i]);
+            high[i] = high[i].max(block[i]);
+        }
+    }
+    let mut extremes = [(u8::MAX, u8::MIN); 3];
+    let mut widen = |i: usize, low: u8, high: u8| {
+        let (lowest, highest) = &mut extremes[i % 3];
+        *lowest = (*lowest).min(low);
+        *highest = (*highest).max(high);
+    };
+    for i in 0..BLOCK {
+        widen(i, low[i], high[i]);
+    }
+    for (i, &value) in rest.iter().enumerate() {
+        widen(i, value, value);
+    }
+    extremes
+}
+
+/// Pillow's table: `int(i * scale + offset)` in double precision, clipped.
+fn stretch(low: u8, high: u8) -> Table {
+    if high <= low {
+        return identity();
+    }
+    let scale = 255.0 / f64::from(high - low);
+    let offset = -f64::from(low) * scale;
+    let mut table = [0; 256];
+    for (i, entry) in table.iter_mut().enumerate() {
+        *entry = (i as f64 * scale + offset) as u8; // truncates and clips
+    }
+    table
+}
+
+/// Counts of each value, per channel.
+fn histograms(pixels: &[u8]) -> [[u32; 256]; 3] {
+    // Two sets of counters, for even and odd pixels: runs of equal pixels
+    // would otherwise wait for their own counter at every step.
+    let mut even = [[0u32; 256]; 3];
+    let mut odd = [[0u32; 256]; 3];
+    let (pairs, rest) = pixels.as_chunks::<6>();
+    for pair in pairs {
+        for channel in 0..3 {
+            even[channel][usize::from(pair[channel])] += 1;
+            odd[channel][usize::from(pair[channel + 3])] += 1;
+        }
+    }
+    for (channel, &value) in rest.iter().enumerate() {
+        even[channel][usize::from(value)] += 1;
+    }
+    for (even, odd) in even.iter_mut().flatten().zip(odd.iter().flatten()) {
+        *even += odd;
+    }
+    even
+}
+
+/// Pillow's equalising table, or `None` where it leaves the channel alone: one
+/// value only, or too few pixels for a step.
+fn flatten(histogram: &[u32; 256]) -> Option<Table> {
+    let last = *histogram.iter().rev().find(|&&count| count > 0)?;
+    let pixels: u64 = histogram.iter().map(|&count| u64::from(count)).sum();
+    // One value only: nothing below the last bin, so the step is 0 as well.
+    let step = (pixels - u64::from(last)) / 255;
+    if step == 0 {
+        return None;
+    }
+    let mut table = [0; 256];
+    let mut sum = step / 2;
+    for (entry, &count) in table.iter_mut().zip(histogram) {
+        *entry = (sum / step).min(255) as u8;
+        sum += u64::from(count);
+    }
+    Some(table)
+}
+
+fn identity() -> Table {
+    std::array::from_fn(|i| i as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gray(values: &[u8]) -> Image {
+        let pixels = values.iter().flat_map(|&v| [v; 3]).collect();
+        Image::from_rgb(values.len() as u32, 1, pixels).unwrap()
+    }
+
+    fn first_channel(image: &Image) -> Vec<u8> {
+        image.pixels().iter().step_by(3).copied().collect()
+    }
+
+    #[test]
+    fn posterize_keeps_the_highest_bits() {
+        for (bits, expected) in [
+            (0, [0, 0, 0]),
+            (1, [0, 128, 128]),
+            (4, [96, 176, 240]),
+            (7, [102, 182, 254]),
+            (8, [103, 183, 255]),
+            (9, [103, 183, 255]),
+        ] {
+            let mut image = gray(&[103, 183, 255]);
+            posterize(&mut image, bits);
+            assert_eq!(first_channel(&image), expected, "{bits} bits");
+        }
+    }
+
+    #[test]
+    fn solarize_takes_any_threshold() {
+        for (threshold, expected) in [
+            (-102.0, [255, 128, 127, 0]),
+            (0.0, [255, 128, 127, 0]),
+            (127.0, [0, 128, 127, 0]),
+            (127.5, [0, 127, 127, 0]),
+            (128.0, [0, 127, 127, 0]),
+            (255.0, [0, 127, 128, 0]),
+            (255.1, [0, 127, 128, 255]),
+            (1e300, [0, 127, 128, 255]),
+            (f64::NEG_INFINITY, [255, 128, 127, 0]),
+        ] {
+            let mut image = gray(&[0, 127, 128, 255]);
+            solarize(&mut image, threshold);
+            assert_eq!(first_channel(&image), expected, "threshold {threshold}");
+        }
+    }
+
+    #[test]
+    fn solarize_add_shifts_only_what_is_below_the_threshold() {
+        for (add, threshold, expected) in [
+            (110, 128, [110, 237, 128, 255]),
+            (200, 128, [200, 255, 128, 255]),
+            (-50, 128, [0, 77, 128, 255]),
+            (10, 256, [10, 137, 138, 255]),
+            (10, 0, [0, 127, 128, 255]),
+            (i32::MIN, i32::MAX, [0, 0, 0, 0]),
+        ] {
+            let mut image = gray(&[0, 127, 128, 255]);
+            solarize_add(&mut image, add, threshold);
+            assert_eq!(first_channel(&image), expected, "{add} below {threshold}");
+        }
+    }
+
+    #[test]
+    fn auto_contrast_stretches_each_channel_alone() {
+        let mut image = Image::from_rgb(3, 1, vec![10, 7, 0, 20, 7, 255, 30, 7, 100]).unwrap();
+        auto_contrast(&mut image);
+        // 10..30 becomes 0..255 (20 -> trunc(127.5)); one value and the full
+        // range stay.
+        assert_eq!(image.pixels(), [0, 7, 0, 127, 7, 255, 255, 7, 100]);
+    }
+
+    #[test]
+    fn extremes_see_every_byte() {
+        for position in 0..150 {
+            let mut pixels = vec![100; 150];
+            pixels[position] = 3;
+            let mut expected = [(100, 100); 3];
+            expected[position % 3].0 = 3;
+            assert_eq!(extremes(&pixels), expected);
+            pixels[position] = 240;
+            expected[position % 3] = (100, 240);
+            assert_eq!(extremes(&pixels), expected);
+        }
+    }
+
+    #[test]
+    fn equalize_clips_and_leaves_small_images_alone() {
+        // 512 pixels: 256 of value 10, 255 of 20, one of 30. The step is
+        // (512 - 1) / 255 = 2, the table (1 + pixels below) / 2 clipped.
+        let mut values = vec![10; 256];
+        values.extend([20; 255]);
+        values.push(30);
+        let mut image = gray(&values);
+        equalize(&mut image);
+        let out = first_channel(&image);
+        assert_eq!((out[0], out[256], out[511]), (0, 128, 255));
+
+        let mut small = gray(&[5, 6, 7, 8]);
+        equalize(&mut small);
+        assert_eq!(first_channel(&small), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn histograms_count_every_pixel_of_odd_and_even_images() {
+        for count in 1..6u8 {
+            let pixels: Vec<u8> = (0..count).flat_map(|i| [i, 100 + i, 200]).collect();
+            let histograms = histograms(&pixels);
+            for i in 0..usize::from(count) {
+                assert_eq!(histograms[0][i], 1);
+                assert_eq!(histograms[1][100 + i], 1);
+            }
+            assert_eq!(histograms[2][200], u32::from(count));
+            assert_eq!(
+                histograms.iter().flatten().sum::<u32>(),
+                3 * u32::from(count)
+            );
+        }
+    }
+}
