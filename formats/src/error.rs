@@ -46,6 +46,32 @@ pub enum Error {
         /// The names that exist.
         known: Vec<String>,
     },
+    /// Bytes are not an image that can be stored.
+    #[error("{reason}")]
+    Image {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A sample's bytes are not as they were written.
+    #[error("{}: sample {index} is damaged: {reason}", dataset.display())]
+    DamagedSample {
+        /// The dataset.
+        dataset: PathBuf,
+        /// The sample's number.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A sample was asked for that the dataset does not have.
+    #[error("{}: no sample {index}; the dataset has {samples}", dataset.display())]
+    NoSuchSample {
+        /// The dataset.
+        dataset: PathBuf,
+        /// The number asked for.
+        index: u64,
+        /// How many there are.
+        samples: u64,
+    },
 }
 
 impl Error {
@@ -70,6 +96,21 @@ impl Error {
         |source| Error::Io {
             path: path.to_owned(),
             source,
+        }
+    }
+
+    /// An [`Error::Image`].
+    pub(crate) fn image(reason: impl Into<String>) -> Self {
+        Error::Image {
+            reason: reason.into(),
+        }
+    }
+
+    /// LMDB failed on the file in `folder`; made for `map_err`.
+    pub(crate) fn lmdb(folder: &Path) -> impl FnOnce(heed::Error) -> Self + '_ {
+        |error| match error {
+            heed::Error::Io(source) => Error::io(folder)(source),
+            error => Error::file(folder, format!("LMDB: {error}")),
         }
     }
 

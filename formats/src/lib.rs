@@ -4,6 +4,8 @@
 //!   [`SearchSpace`] is an ordered list of them.
 //! - A [`Policy`] gives a search space one [`Snapshot`] of probabilities per
 //!   search epoch, and is what `ddas-search` writes and `ddas-loader` replays.
+//! - A [`Dataset`] is a folder with an LMDB file and a [`Manifest`]; a
+//!   [`DatasetWriter`] writes one, a [`DatasetReader`] reads its [`Sample`]s.
 //!
 //! No pixels are decoded here, nothing is random, and only packers start threads.
 //!
@@ -18,13 +20,22 @@
 //! ```
 
 mod atomic_file;
+mod dataset;
 mod error;
+mod image_header;
 mod operation;
 mod operation_json;
 mod policy;
 mod search_space;
 
+pub use dataset::{
+    DamagedSample, Dataset, DatasetReader, DatasetWriter, Manifest, Packed, Sample, VerifyReport,
+    verify,
+};
 pub use error::{Error, Result};
+pub use image_header::{
+    Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, read_image_header,
+};
 pub use operation::{Extent, Interpolation, Operation, OperationKind, SignRule, Warp};
 pub use operation_json::OperationFields;
 pub use policy::{Policy, Provenance, Snapshot};
