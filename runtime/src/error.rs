@@ -22,4 +22,29 @@ pub enum Error {
         /// Bytes given.
         found: usize,
     },
+
+    /// A snapshot belongs to another search space.
+    #[error(
+        "search space `{space}` has {expected} operations, the snapshot {found} probabilities: \
+         give a snapshot of that search space"
+    )]
+    OperationCount {
+        /// Name of the search space.
+        space: String,
+        /// Operations of the search space.
+        expected: usize,
+        /// Probabilities of the snapshot.
+        found: usize,
+    },
+
+    /// A total probability is not a probability.
+    #[error("total probability {found}: expected a number from 0 to 1")]
+    Probability {
+        /// The value given.
+        found: f64,
+    },
+
+    /// A training run has no epoch.
+    #[error("0 epochs: a training run has at least 1")]
+    NoEpochs,
 }
