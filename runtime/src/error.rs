@@ -47,4 +47,44 @@ pub enum Error {
     /// A training run has no epoch.
     #[error("0 epochs: a training run has at least 1")]
     NoEpochs,
+
+    /// A sample asks for more than the decoder's limits allow.
+    #[error(
+        "an encoded image of {width}x{height} pixels is outside the decoder's limits: \
+         {what} {found}, limit {limit}"
+    )]
+    DecodeLimit {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The quantity that is out of bounds.
+        what: &'static str,
+        /// Its bound.
+        limit: u64,
+        /// Its value.
+        found: u64,
+    },
+
+    /// A payload holds an image of another size than its record says.
+    #[error(
+        "the record says {}x{} pixels, the encoded image has {}x{}: \
+         the dataset is damaged or was packed wrongly, run verify and pack it again",
+        expected.0, expected.1, found.0, found.1
+    )]
+    DecodedSize {
+        /// Width and height of the record.
+        expected: (u32, u32),
+        /// Width and height of the payload.
+        found: (u32, u32),
+    },
+
+    /// A payload is not a whole, undamaged image.
+    #[error("cannot decode the {format} image: {reason}")]
+    Decode {
+        /// "JPEG", "PNG" or "raw".
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
 }

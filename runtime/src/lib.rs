@@ -1,6 +1,9 @@
 //! Stored sample to augmented pixels.
 
+#![deny(unsafe_code)]
+
 mod augmenter;
+mod decode;
 mod error;
 mod image;
 mod kernels;
@@ -9,6 +12,7 @@ mod sampler;
 mod schedule;
 
 pub use augmenter::Augmenter;
+pub use decode::{DecodeLimits, Decoder};
 pub use error::{Error, Result};
 pub use image::Image;
 pub use kernels::Kernels;

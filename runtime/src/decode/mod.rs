@@ -1,0 +1,188 @@
+//! Stored bytes to pixels. Strict: whatever a decoder merely warns about is an
+//! error, so that a damaged sample is reported and never trained on.
+
+#[expect(unsafe_code, reason = "libjpeg is a C library")]
+mod jpeg;
+mod png;
+mod raw;
+
+use ddas_formats::{Encoding, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE};
+
+use crate::error::{Error, Result};
+use crate::image::Image;
+
+/// Bounds on what one sample may ask for, checked before memory is allocated.
+///
+/// ```
+/// use ddas_runtime::{DecodeLimits, Decoder};
+///
+/// let small = DecodeLimits { max_side: 1024, ..DecodeLimits::default() };
+/// let decoder = Decoder::with_limits(small);
+/// # let _ = decoder;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Largest width and height, pixels.
+    pub max_side: u32,
+    /// Largest width times height, pixels.
+    pub max_pixels: u64,
+    /// Largest encoded size, bytes.
+    pub max_bytes: usize,
+    /// Most scans of a progressive JPEG: each passes over the whole image, so
+    /// that a small file with very many of them costs minutes.
+    pub max_scans: u32,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self {
+            max_side: MAX_SIDE,
+            max_pixels: MAX_PIXELS,
+            max_bytes: MAX_PAYLOAD_BYTES,
+            max_scans: 100,
+        }
+    }
+}
+
+impl DecodeLimits {
+    fn check(&self, width: u32, height: u32, payload: &[u8]) -> Result<()> {
+        let pixels = u64::from(width) * u64::from(height);
+        let exceeded = if width == 0 || height == 0 {
+            Some(("smallest side", 1, 0))
+        } else if width.max(height) > self.max_side {
+            Some((
+                "side",
+                u64::from(self.max_side),
+                u64::from(width.max(height)),
+            ))
+        } else if pixels > self.max_pixels {
+            Some(("pixels", self.max_pixels, pixels))
+        } else if payload.len() > self.max_bytes {
+            Some(("encoded bytes", self.max_bytes as u64, payload.len() as u64))
+        } else {
+            None
+        };
+        match exceeded {
+            None => Ok(()),
+            Some((what, limit, found)) => Err(Error::DecodeLimit {
+                width,
+                height,
+                what,
+                limit,
+                found,
+            }),
+        }
+    }
+}
+
+/// Turns the payload of a sample into an RGB image; keeps its scratch memory
+/// from call to call (one decoder per thread).
+///
+/// - JPEG: bit-identical with Pillow (libjpeg-turbo's accurate integer DCT and
+///   smooth chroma upsampling): baseline and progressive, grey (replicated),
+///   YCbCr, RGB, and CMYK/YCCK taken as Adobe's inverted form. Any warning of
+///   libjpeg (premature end, corrupt data, stray bytes) is an error.
+/// - PNG: 1 to 16 bits, grey, palette, interlaced. Alpha is dropped, 16 bits
+///   become 8 by their high byte.
+/// - Raw: RGB8, height x width x 3.
+///
+/// Embedded colour profiles and EXIF orientation are ignored, as Pillow's
+/// `Image.open(..).convert("RGB")` ignores them.
+///
+/// ```
+/// use ddas_formats::Encoding;
+/// use ddas_runtime::{Decoder, Image};
+///
+/// let mut decoder = Decoder::new();
+/// let mut image = Image::default(); // reused from sample to sample
+/// decoder.decode(Encoding::Raw, 2, 1, &[1, 2, 3, 4, 5, 6], &mut image)?;
+/// assert_eq!(image.pixel(1, 0), Some([4, 5, 6]));
+///
+/// let truncated = decoder.decode(Encoding::Raw, 2, 1, &[1, 2, 3], &mut image);
+/// assert!(truncated.is_err());
+/// # Ok::<(), ddas_runtime::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Decoder {
+    limits: DecodeLimits,
+    /// A few CMYK rows, or a PNG frame that is not 8-bit RGB.
+    scratch: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder with the default limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A decoder with other limits.
+    #[must_use]
+    pub fn with_limits(limits: DecodeLimits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Decodes `payload`, which must hold an image of exactly `width` x
+    /// `height` pixels, into `image`, whose memory is reused. After an error
+    /// the contents of `image` are unspecified.
+    ///
+    /// # Errors
+    /// [`Error::DecodeLimit`] for a size outside the limits,
+    /// [`Error::DecodedSize`] when the payload holds another size,
+    /// [`Error::Decode`] for anything that is not a whole, undamaged image of
+    /// that encoding.
+    pub fn decode(
+        &mut self,
+        encoding: Encoding,
+        width: u32,
+        height: u32,
+        payload: &[u8],
+        image: &mut Image,
+    ) -> Result<()> {
+        self.limits.check(width, height, payload)?;
+        let request = Request {
+            width,
+            height,
+            payload,
+            max_scans: self.limits.max_scans,
+        };
+        match encoding {
+            Encoding::Jpeg => jpeg::decode(&request, &mut self.scratch, image),
+            Encoding::Png => png::decode(&request, &mut self.scratch, image),
+            Encoding::Raw => raw::decode(&request, image),
+        }
+    }
+}
+
+/// One image to be decoded.
+struct Request<'a> {
+    width: u32,
+    height: u32,
+    payload: &'a [u8],
+    max_scans: u32,
+}
+
+impl Request<'_> {
+    /// Refuses an image of another size than the one asked for.
+    fn check_size(&self, width: u32, height: u32) -> Result<()> {
+        if (width, height) == (self.width, self.height) {
+            Ok(())
+        } else {
+            Err(Error::DecodedSize {
+                expected: (self.width, self.height),
+                found: (width, height),
+            })
+        }
+    }
+}
+
+/// An [`Error::Decode`] of `format`.
+fn damaged(format: &'static str, reason: impl Into<String>) -> Error {
+    Error::Decode {
+        format,
+        reason: reason.into(),
+    }
+}
