@@ -1,5 +1,7 @@
 //! What can go wrong between a stored sample and its augmented pixels.
 
+use crate::resize::Rect;
+
 /// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -86,5 +88,28 @@ pub enum Error {
         format: &'static str,
         /// What the decoder said.
         reason: String,
+    },
+
+    /// A crop is empty or reaches beyond its image.
+    #[error(
+        "cannot crop {}x{} pixels at ({}, {}) out of an image of {width}x{height}: \
+         the crop must hold a pixel and lie within the image",
+        crop.width, crop.height, crop.x, crop.y
+    )]
+    Crop {
+        /// What was asked for.
+        crop: Rect,
+        /// Columns of the image.
+        width: u32,
+        /// Rows of the image.
+        height: u32,
+    },
+    /// An image without pixels was asked for.
+    #[error("cannot resize to {width}x{height} pixels: both sides must be at least 1")]
+    EmptySize {
+        /// Columns asked for.
+        width: u32,
+        /// Rows asked for.
+        height: u32,
     },
 }
