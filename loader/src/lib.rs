@@ -4,6 +4,7 @@
 mod order;
 #[cfg(feature = "daemon")]
 mod plan;
+pub mod ring;
 
 #[cfg(feature = "daemon")]
 pub use order::EpochOrder;

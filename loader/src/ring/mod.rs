@@ -1,0 +1,43 @@
+//! The shared-memory ring between a daemon and trainers in other processes.
+//!
+//! A daemon owns a [`RingServer`] and fills slots through a [`RingWriter`] per
+//! rank; a trainer joins with [`Consumer::connect`] and receives [`ReadBatch`]es,
+//! which are views of the shared memory and release their slot when dropped.
+//!
+//! ```text
+//! daemon                               trainer
+//! RingWriter::acquire -> WriteSlot     Consumer::receive -> ReadBatch
+//!        ^     fill, publish --------------^      | drop
+//!        `----------------------------------------'
+//! ```
+//!
+//! Every consumer of a rank sees every batch; a slot is written again when all
+//! living consumers have released it. Each consumer's releases are words that
+//! only it writes, so a consumer that dies is simply no longer asked. Nothing
+//! but a socket and a lock file has a name, so nothing is left in `/dev/shm`
+//! after any crash. `docs/shared-memory.md` specifies the bytes.
+
+mod budget;
+mod consumer;
+mod control;
+mod error;
+mod layout;
+mod ledger;
+mod names;
+mod producer;
+mod protocol;
+mod segment;
+mod server;
+mod socket;
+mod sync;
+
+pub use consumer::{ConnectOptions, Consumer, ReadBatch, query_status};
+pub use error::{Error, Result};
+pub use layout::{BatchMeta, RingShape};
+pub use names::{running_daemons, runtime_dir};
+pub use producer::{RingWriter, SampleMut, WriteSlot};
+pub use protocol::{PROTOCOL, StreamInfo, StreamNormalization, StreamPosition};
+pub use server::{ConsumerStatus, RankStatus, RingServer, ServerOptions, ServerStatus};
+
+/// Most consumers one rank's ring admits at a time.
+pub const MAX_CONSUMERS: usize = 64;

@@ -1,0 +1,552 @@
+//! The daemon's end of one ring: taking slots, filling them, publishing in order.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::{Error, Result};
+use super::layout::{self, BatchMeta, Descriptor, Geometry, Header};
+use super::ledger::{Acks, Ledger, Member, Room};
+use super::protocol::StreamInfo;
+use super::segment::{Access, Segment};
+use super::sync;
+
+/// Longest sleep before the stop flag is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A consumer's acknowledgement segment, seen from the daemon.
+#[derive(Debug)]
+pub(super) struct AckWords(Segment);
+
+impl Acks for AckWords {
+    fn released(&self, slot: usize) -> u64 {
+        // Acquire: the consumer's reads of the slot are over before we write to it.
+        // Partner: the release store when the consumer drops a batch.
+        self.0
+            .u64(layout::ACK_WORDS + 8 * slot)
+            .load(Ordering::Acquire)
+    }
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Running,
+    Finished,
+    Failed,
+}
+
+/// What a consumer gets on joining.
+pub(super) struct Joined {
+    pub(super) first: u64,
+    pub(super) ack: OwnedFd,
+}
+
+/// One line of a ring's status.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemberView {
+    pub(super) id: u64,
+    pub(super) first: u64,
+    pub(super) first_unread: u64,
+}
+
+/// A snapshot of a ring's numbers.
+#[derive(Clone, Debug)]
+pub(super) struct RingView {
+    pub(super) published: u64,
+    pub(super) acquired: u64,
+    pub(super) opened: bool,
+    pub(super) outcome: Outcome,
+    pub(super) evicted: u64,
+    pub(super) held_back: Option<Duration>,
+    pub(super) members: Vec<MemberView>,
+}
+
+#[derive(Debug)]
+struct State {
+    ledger: Ledger<AckWords>,
+    outcome: Outcome,
+    evicted: u64,
+    /// Since when consumers hold back the batch named.
+    held_back: Option<(u64, Instant)>,
+}
+
+/// One rank's ring in the daemon, shared by its writers and the control thread.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pub(super) info: StreamInfo,
+    pub(super) data_fd: OwnedFd,
+    data: Segment,
+    geometry: Geometry,
+    header: Header,
+    evict_after: Option<Duration>,
+    /// One flag per sample place of each slot: handed out since the slot was acquired.
+    claims: Vec<Box<[AtomicBool]>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Ring {
+    pub(super) fn create(
+        info: StreamInfo,
+        geometry: Geometry,
+        generation: u64,
+        start_time: u64,
+        wanted: usize,
+        evict_after: Option<Duration>,
+    ) -> Result<Self> {
+        let header = Header::new(&info, &geometry, generation, start_time)?;
+        let (data, data_fd) =
+            Segment::create("ddas-ring", geometry.segment_bytes, Access::DaemonOnly)?;
+        data.copy_in(0, &header.encode());
+        let slots = geometry.shape.slots;
+        let places = || {
+            (0..geometry.shape.batch_size)
+                .map(|_| AtomicBool::new(false))
+                .collect()
+        };
+        Ok(Self {
+            info,
+            data_fd,
+            data,
+            geometry,
+            header,
+            evict_after,
+            claims: (0..slots).map(|_| places()).collect(),
+            state: Mutex::new(State {
+                ledger: Ledger::new(slots, wanted),
+                outcome: Outcome::Running,
+                evicted: 0,
+                held_back: None,
+            }),
+            changed: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing inside the lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits a consumer: makes its acknowledgement segment and says where it starts.
+    pub(super) fn join(&self, id: u64) -> Result<Joined> {
+        let slots = self.geometry.shape.slots;
+        let (segment, ack) =
+            Segment::create("ddas-ack", Geometry::ack_bytes(slots), Access::Shared)?;
+        let mut state = self.lock();
+        let first = state.ledger.first_for_newcomer();
+        segment
+            .u64(layout::ACK_GENERATION)
+            .store(id, Ordering::Relaxed);
+        segment
+            .u64(layout::ACK_FIRST)
+            .store(first, Ordering::Relaxed);
+        for slot in 0..slots {
+            segment
+                .u64(layout::ACK_WORDS + 8 * slot)
+                .store(first - 1, Ordering::Relaxed);
+        }
+        state.ledger.join(Member {
+            id,
+            first,
+            acks: AckWords(segment),
+        });
+        self.changed.notify_all();
+        Ok(Joined { first, ack })
+    }
+
+    /// Forgets a consumer that died or left.
+    pub(super) fn leave(&self, id: u64) {
+        let mut state = self.lock();
+        if state.ledger.leave(id).is_some() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// A consumer says it has released something.
+    pub(super) fn released(&self) {
+        // The lock orders this with a writer that has looked and not yet slept.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn consumers(&self) -> usize {
+        self.lock().ledger.live().len()
+    }
+
+    /// Ends the stream; only the first call counts.
+    pub(super) fn end(&self, failure: Option<&str>) {
+        let mut state = self.lock();
+        if state.outcome != Outcome::Running {
+            return;
+        }
+        let value = match failure {
+            None => {
+                state.outcome = Outcome::Finished;
+                layout::STATE_FINISHED
+            }
+            Some(message) => {
+                state.outcome = Outcome::Failed;
+                let text = &message[..message.floor_char_boundary(layout::MESSAGE_CAPACITY)];
+                self.data.copy_in(layout::MESSAGE, text.as_bytes());
+                self.data
+                    .u32(layout::MESSAGE_BYTES)
+                    .store(text.len() as u32, Ordering::Relaxed);
+                layout::STATE_FAILED
+            }
+        };
+        // Release: whoever sees the state sees the message and the final head.
+        self.data.u32(layout::STATE).store(value, Ordering::Release);
+        self.wake();
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything published is read by everyone who should.
+    pub(super) fn wait_delivered(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.ledger.delivered() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let timeout = left.min(LOOK_AGAIN);
+            state = self
+                .changed
+                .wait_timeout(state, timeout)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    pub(super) fn view(&self) -> RingView {
+        let state = self.lock();
+        let ledger = &state.ledger;
+        RingView {
+            published: ledger.head(),
+            acquired: ledger.acquired(),
+            opened: ledger.opened(),
+            outcome: state.outcome,
+            evicted: state.evicted,
+            held_back: state.held_back.map(|(_, since)| since.elapsed()),
+            members: ledger
+                .live()
+                .iter()
+                .map(|member| MemberView {
+                    id: member.id,
+                    first: member.first,
+                    first_unread: ledger.first_unread(member),
+                })
+                .collect(),
+        }
+    }
+
+    fn wake(&self) {
+        let word = self.data.u32(layout::WAKE);
+        // Release: who sees the new value sees the head or state behind it.
+        word.fetch_add(1, Ordering::Release);
+        sync::wake(word);
+    }
+
+    /// Takes slots back from living consumers. They notice by their generation.
+    fn evict(&self, state: &mut State, ids: &[u64]) {
+        for &id in ids {
+            if let Some(member) = state.ledger.leave(id) {
+                // 0 is no consumer's generation.
+                member
+                    .acks
+                    .0
+                    .u64(layout::ACK_GENERATION)
+                    .store(0, Ordering::Release);
+                state.evicted += 1;
+            }
+        }
+        // A consumer re-checks its generation after reading: its reads that saw our
+        // coming writes must also see the new generation.
+        fence(Ordering::SeqCst);
+        self.wake();
+        self.changed.notify_all();
+    }
+
+    fn try_acquire(&self, state: &mut State) -> Result<Option<u64>> {
+        if state.outcome != Outcome::Running {
+            return Err(Error::Closed);
+        }
+        if let Some(sequence) = state.ledger.missing() {
+            return Err(Error::Abandoned { sequence });
+        }
+        loop {
+            match state.ledger.room() {
+                Room::Free => {
+                    state.held_back = None;
+                    return Ok(Some(state.ledger.acquire()));
+                }
+                Room::NoConsumers => {
+                    state.held_back = None;
+                    return Ok(None);
+                }
+                Room::Nonsense(ids) => self.evict(state, &ids),
+                Room::HeldBy(ids) => {
+                    let next = state.ledger.acquired() + 1;
+                    let since = match state.held_back {
+                        Some((sequence, since)) if sequence == next => since,
+                        _ => {
+                            let now = Instant::now();
+                            state.held_back = Some((next, now));
+                            now
+                        }
+                    };
+                    match self.evict_after {
+                        Some(limit) if since.elapsed() >= limit => self.evict(state, &ids),
+                        _ => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    fn acquire(
+        self: &Arc<Self>,
+        stop: &AtomicBool,
+        timeout: Duration,
+    ) -> Result<Option<WriteSlot>> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if let Some(sequence) = self.try_acquire(&mut state)? {
+                drop(state);
+                return Ok(Some(WriteSlot::new(Arc::clone(self), sequence)));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            let nap = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            state = self
+                .changed
+                .wait_timeout(state, nap)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn publish(&self, sequence: u64, meta: BatchMeta) -> Result<()> {
+        let capacity = self.geometry.shape.batch_size;
+        if meta.samples > capacity {
+            return Err(Error::BadShape {
+                reason: format!(
+                    "a batch of {} samples in slots for {capacity}",
+                    meta.samples
+                ),
+            });
+        }
+        let entry = self.geometry.entry(self.geometry.slot_of(sequence));
+        let descriptor = Descriptor { sequence, meta };
+        self.data
+            .copy_in(entry + 8, &descriptor.encode(&self.geometry, &self.header));
+        let mut state = self.lock();
+        if state.outcome != Outcome::Running {
+            return Err(Error::Closed);
+        }
+        let mut published = false;
+        state.ledger.fill(sequence, |next| {
+            let entry = self.geometry.entry(self.geometry.slot_of(next));
+            // Release: whoever sees the sequence sees the payload and descriptor. Partner:
+            // the consumer's acquire loads of the same two words.
+            self.data.u64(entry).store(next, Ordering::Release);
+            self.data.u64(layout::HEAD).store(next, Ordering::Release);
+            published = true;
+        });
+        drop(state);
+        if published {
+            self.wake();
+        }
+        Ok(())
+    }
+}
+
+/// The daemon's writing end of one rank's ring.
+///
+/// Slots are handed out in sequence; several may be filled at the same time.
+/// See [`RingServer`](super::RingServer) for an example.
+#[derive(Debug)]
+pub struct RingWriter {
+    ring: Arc<Ring>,
+}
+
+impl RingWriter {
+    pub(super) fn new(ring: Arc<Ring>) -> Self {
+        Self { ring }
+    }
+
+    /// Waits for the next slot: until every living consumer has released the
+    /// batch it held, at most `timeout`. `None` when the time is over or `stop` is set.
+    ///
+    /// Before the asked number of consumers have joined, and while none is
+    /// left, only as many slots are handed out as the ring has.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] after the end of the stream, [`Error::Abandoned`] when an earlier slot
+    /// was dropped unpublished and later ones are in use.
+    pub fn acquire(&mut self, stop: &AtomicBool, timeout: Duration) -> Result<Option<WriteSlot>> {
+        self.ring.acquire(stop, timeout)
+    }
+}
+
+/// A slot to be filled with the next batch. Dropping it gives it back unread.
+///
+/// Arrays have room for a full batch, whatever its number of valid samples.
+#[derive(Debug)]
+pub struct WriteSlot {
+    ring: Arc<Ring>,
+    sequence: u64,
+    published: bool,
+}
+
+/// One sample's place in a [`WriteSlot`].
+#[derive(Debug)]
+pub struct SampleMut<'a> {
+    /// The image array, `sample_bytes` long.
+    pub image: &'a mut [u8],
+    /// The label.
+    pub label: &'a mut i64,
+    /// The sample's index in the dataset.
+    pub index: &'a mut u64,
+}
+
+impl WriteSlot {
+    fn new(ring: Arc<Ring>, sequence: u64) -> Self {
+        let slot = Self {
+            ring,
+            sequence,
+            published: false,
+        };
+        let word: &AtomicU64 = slot.ring.data.u64(slot.ring.geometry.entry(slot.slot()));
+        // A reader that was evicted while reading sees that the slot has changed hands: by
+        // the fence, reads that see later writes also see this 0.
+        word.store(0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        for claimed in &slot.ring.claims[slot.slot()] {
+            claimed.store(false, Ordering::Relaxed);
+        }
+        slot
+    }
+
+    fn slot(&self) -> usize {
+        self.ring.geometry.slot_of(self.sequence)
+    }
+
+    /// Sequence number of the batch, from 1.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Samples of a full batch.
+    pub fn capacity(&self) -> usize {
+        self.ring.geometry.shape.batch_size
+    }
+
+    /// All image arrays, one after another: `capacity * sample_bytes` bytes.
+    pub fn images_mut(&mut self) -> &mut [u8] {
+        let RingPlaces { images, .. } = self.places();
+        let shape = self.ring.geometry.shape;
+        // SAFETY: the ledger hands a slot out once at a time, no consumer reads it until it is
+        // published, and `&mut self` excludes every other borrow of it.
+        unsafe {
+            self.ring
+                .data
+                .slice_mut(images, shape.batch_size * shape.sample_bytes)
+        }
+    }
+
+    /// All labels, `capacity` of them.
+    pub fn labels_mut(&mut self) -> &mut [i64] {
+        // SAFETY: as for `images_mut`.
+        unsafe {
+            self.ring
+                .data
+                .slice_mut(self.places().labels, self.capacity())
+        }
+    }
+
+    /// All sample indices, `capacity` of them.
+    pub fn indices_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as for `images_mut`.
+        unsafe {
+            self.ring
+                .data
+                .slice_mut(self.places().indices, self.capacity())
+        }
+    }
+
+    /// The place of one sample, for a worker that shares the slot with others.
+    ///
+    /// Each place is given once while the slot is held: `None` the second time,
+    /// or beyond the capacity.
+    pub fn claim(&self, position: usize) -> Option<SampleMut<'_>> {
+        let claimed = self.ring.claims[self.slot()].get(position)?;
+        if claimed.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let places = self.places();
+        let bytes = self.ring.geometry.shape.sample_bytes;
+        let data = &self.ring.data;
+        // SAFETY: the slot is ours (see `images_mut`), whole-slot borrows need `&mut self`, and
+        // the flag just taken gives this place to nobody else while the slot is held.
+        let (image, labels, indices) = unsafe {
+            (
+                data.slice_mut(places.images + position * bytes, bytes),
+                data.slice_mut(places.labels + 8 * position, 1),
+                data.slice_mut(places.indices + 8 * position, 1),
+            )
+        };
+        Some(SampleMut {
+            image,
+            label: labels.first_mut()?,
+            index: indices.first_mut()?,
+        })
+    }
+
+    fn places(&self) -> RingPlaces {
+        let geometry = &self.ring.geometry;
+        let start = geometry.slot(self.slot());
+        RingPlaces {
+            images: start,
+            labels: start + geometry.labels,
+            indices: start + geometry.indices,
+        }
+    }
+
+    /// Hands the batch to the consumers. Batches become visible strictly in
+    /// sequence: one published early waits for those before it.
+    ///
+    /// # Errors
+    /// [`Error::BadShape`] when `meta.samples` exceeds the capacity, [`Error::Closed`] after
+    /// the end of the stream.
+    pub fn publish(mut self, meta: BatchMeta) -> Result<()> {
+        self.ring.publish(self.sequence, meta)?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+struct RingPlaces {
+    images: usize,
+    labels: usize,
+    indices: usize,
+}
+
+impl Drop for WriteSlot {
+    fn drop(&mut self) {
+        if !self.published {
+            self.ring.lock().ledger.abandon(self.sequence);
+            self.ring.changed.notify_all();
+        }
+    }
+}
