@@ -151,3 +151,120 @@ impl Kernels {
         std::mem::swap(image, &mut self.target);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ddas_formats::{Extent, Interpolation, SignRule};
+
+    use super::*;
+
+    /// No size and no argument, however absurd, panics or overflows, and the
+    /// size never changes.
+    #[test]
+    fn absurd_arguments_are_survived() {
+        let sign = SignRule::Fixed;
+        let numbers = [
+            0.0,
+            -0.0,
+            1e-300,
+            0.5,
+            -1.0,
+            32767.9,
+            -40_000.0,
+            1e9,
+            -1e18,
+            f64::MAX,
+            f64::MIN,
+            f64::INFINITY,
+            f64::NAN,
+        ];
+        let interpolations = [
+            Interpolation::Nearest,
+            Interpolation::Bilinear,
+            Interpolation::Bicubic,
+        ];
+        let mut kernels = Kernels::default();
+        let sizes = [
+            (0, 0),
+            (0, 3),
+            (1, 1),
+            (1, 9),
+            (9, 1),
+            (2, 2),
+            (4, 5),
+            (17, 6),
+        ];
+        for (width, height) in sizes {
+            let mut image = Image::new(width, height);
+            let mut apply = |operation| {
+                for center in [None, Some((0, 0)), Some((u32::MAX, u32::MAX))] {
+                    kernels.apply(&operation, center, &mut image);
+                    assert_eq!((image.width(), image.height()), (width, height));
+                }
+            };
+            for operation in [
+                Operation::FlipLR,
+                Operation::FlipUD,
+                Operation::AutoContrast,
+                Operation::Equalize,
+                Operation::Invert,
+                Operation::Blur,
+                Operation::Smooth,
+                Operation::Rotate90,
+                Operation::Posterize { bits: 255 },
+                Operation::SolarizeAdd {
+                    add: i32::MIN,
+                    threshold: i32::MIN,
+                },
+            ] {
+                apply(operation);
+            }
+            for number in numbers {
+                apply(Operation::Solarize { threshold: number });
+                let factor = number;
+                apply(Operation::Color { factor, sign });
+                apply(Operation::Contrast { factor, sign });
+                apply(Operation::Brightness { factor, sign });
+                apply(Operation::Sharpness { factor, sign });
+                for extent in [Extent::Pixels(number), Extent::Fraction(number)] {
+                    let fill = [1, 2, 3];
+                    apply(Operation::Cutout { size: extent, fill });
+                    for interpolation in interpolations {
+                        let warp = Warp {
+                            fill,
+                            interpolation,
+                        };
+                        let (degrees, shear, offset) = (number, number, extent);
+                        apply(Operation::Rotate {
+                            degrees,
+                            sign,
+                            warp,
+                        });
+                        apply(Operation::ShearX { shear, sign, warp });
+                        apply(Operation::ShearY { shear, sign, warp });
+                        apply(Operation::TranslateX { offset, sign, warp });
+                        apply(Operation::TranslateY { offset, sign, warp });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Only square images turn by moving pixels; others keep their size, with
+    /// the fill where nothing maps.
+    #[test]
+    fn a_quarter_turn_keeps_the_size() {
+        let pixels = [1, 2, 3, 4].iter().flat_map(|&n| [n; 3]).collect();
+        let mut square = Image::from_rgb(2, 2, pixels).unwrap();
+        let mut kernels = Kernels::default();
+        kernels.apply(&Operation::Rotate90, None, &mut square);
+        let turned: Vec<u8> = square.pixels().iter().step_by(3).copied().collect();
+        assert_eq!(turned, [2, 4, 1, 3]);
+
+        let mut wide = Image::new(5, 1);
+        wide.fill([9, 9, 9]);
+        kernels.apply(&Operation::Rotate90, None, &mut wide);
+        let turned: Vec<u8> = wide.pixels().iter().step_by(3).copied().collect();
+        assert_eq!(turned, [0, 0, 9, 0, 0]);
+    }
+}
