@@ -36,10 +36,27 @@ impl Augmenter {
         rng: &mut SampleRng,
         image: &mut Image,
     ) -> &[Operation] {
+        if self.draw(sampler, rng) {
+            self.apply_last_draw(rng, image);
+        }
+        &self.drawn
+    }
+
+    /// First half of [`Augmenter::augment`]: whether there is anything to apply.
+    pub(crate) fn draw(&mut self, sampler: &PolicySampler, rng: &mut SampleRng) -> bool {
         sampler.draw(rng, &mut self.drawn);
+        !self.drawn.is_empty()
+    }
+
+    /// Second half of [`Augmenter::augment`].
+    pub(crate) fn apply_last_draw(&mut self, rng: &mut SampleRng, image: &mut Image) {
         for operation in &self.drawn {
             apply_one(&mut self.kernels, operation, rng, image);
         }
+    }
+
+    /// What [`Augmenter::augment`] drew last.
+    pub(crate) fn last_draw(&self) -> &[Operation] {
         &self.drawn
     }
 

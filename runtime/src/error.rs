@@ -112,4 +112,80 @@ pub enum Error {
         /// Rows asked for.
         height: u32,
     },
+    /// A name that nothing carries.
+    #[error("unknown {what} `{name}`; known are {}", known.join(", "))]
+    UnknownName {
+        /// What kind of thing was named.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        known: Vec<&'static str>,
+    },
+
+    /// A recipe cannot be carried out.
+    #[error("recipe `{recipe}`, step {step}: {reason}")]
+    Recipe {
+        /// Its name.
+        recipe: String,
+        /// The step concerned, from 0.
+        step: usize,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+
+    /// A policy was given to a recipe without a place for it.
+    #[error("recipe `{recipe}` has no Policy step: leave the policy out or add the step")]
+    NoPolicyStep {
+        /// Name of the recipe.
+        recipe: String,
+    },
+
+    /// A recipe that does not resize met a sample of another size.
+    #[error(
+        "recipe `{recipe}` takes images of {expected}x{expected} pixels, this one has {}x{}: \
+         use a recipe that resizes, or pack images of that size",
+        found.0, found.1
+    )]
+    SampleSize {
+        /// Name of the recipe.
+        recipe: String,
+        /// Side the recipe takes.
+        expected: u32,
+        /// Width and height of the sample.
+        found: (u32, u32),
+    },
+
+    /// The place for a sample has the wrong size.
+    #[error("a sample takes {expected} bytes, the place given for it has {found}")]
+    OutputBytes {
+        /// Bytes of a sample.
+        expected: usize,
+        /// Bytes of the place.
+        found: usize,
+    },
+
+    /// A sample could not be processed.
+    #[error("sample {index}: {cause}")]
+    Sample {
+        /// Its number in the dataset.
+        index: u64,
+        /// Why.
+        cause: Box<Error>,
+    },
+}
+
+impl Error {
+    /// An [`Error::UnknownName`].
+    pub(crate) fn unknown_name<const N: usize>(
+        what: &'static str,
+        name: &str,
+        known: [&'static str; N],
+    ) -> Self {
+        Error::UnknownName {
+            what,
+            name: name.to_owned(),
+            known: known.to_vec(),
+        }
+    }
 }

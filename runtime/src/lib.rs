@@ -1,4 +1,15 @@
 //! Stored sample to augmented pixels.
+//!
+//! A [`Pipeline`] joins a [`Recipe`], a policy and an [`OutputFormat`] and
+//! processes samples one by one: a [`Decoder`] turns the payload into an
+//! [`Image`], a [`Resizer`] crops it, an [`Augmenter`] applies what the
+//! [`PolicySampler`] of the epoch draws, and the normalised values go straight
+//! to their place in the batch. Random choices come from a [`SampleRng`] keyed
+//! by seed, epoch and index; an [`EpochSchedule`] says which snapshot of the
+//! policy is in force.
+//!
+//! No file is opened here, no thread started, and there is no global state:
+//! callers own the memory, and each thread its scratch.
 
 #![deny(unsafe_code)]
 
@@ -7,6 +18,9 @@ mod decode;
 mod error;
 mod image;
 mod kernels;
+mod output;
+mod pipeline;
+mod recipe;
 mod resize;
 mod rng;
 mod sampler;
@@ -17,6 +31,9 @@ pub use decode::{DecodeLimits, Decoder};
 pub use error::{Error, Result};
 pub use image::Image;
 pub use kernels::Kernels;
+pub use output::{Dtype, Layout, Normalization, OutputFormat};
+pub use pipeline::{Pipeline, PipelineScratch, StageTimes};
+pub use recipe::{Recipe, Step};
 pub use resize::{PassOrder, Rect, ResizeFilter, Resizer};
 pub use rng::{SampleRng, Stream, philox4x32};
 pub use sampler::PolicySampler;
