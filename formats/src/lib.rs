@@ -23,8 +23,11 @@ mod atomic_file;
 mod dataset;
 mod error;
 mod image_header;
+mod import_npy;
 mod operation;
 mod operation_json;
+mod pack;
+mod pickle;
 mod policy;
 mod search_space;
 
@@ -36,7 +39,11 @@ pub use error::{Error, Result};
 pub use image_header::{
     Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, read_image_header,
 };
+pub use import_npy::import_authors_policy;
 pub use operation::{Extent, Interpolation, Operation, OperationKind, SignRule, Warp};
 pub use operation_json::OperationFields;
+pub use pack::{
+    BadFile, Check, PackOptions, PackProgress, PackSummary, Split, pack_cifar, pack_image_folder,
+};
 pub use policy::{Policy, Provenance, Snapshot};
 pub use search_space::SearchSpace;

@@ -193,6 +193,10 @@ impl DatasetWriter {
         };
         let manifest_path = self.partial.path.join(manifest::FILE_NAME);
         write_atomically(&manifest_path, manifest.to_json().as_bytes())?;
+        // LMDB makes its file for the owner alone; a dataset is as readable as its manifest.
+        fs::metadata(&manifest_path)
+            .and_then(|metadata| fs::set_permissions(&data, metadata.permissions()))
+            .map_err(Error::io(&data))?;
         self.partial.move_to(&self.out, self.overwrite)?;
         Ok(manifest)
     }

@@ -1,0 +1,156 @@
+//! Reading and checking files on several threads, writing them in order on one.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+
+use super::{BadFile, PackOptions, PackProgress};
+use crate::dataset::DatasetWriter;
+use crate::image_header::{ImageHeader, read_image_header};
+use crate::{Error, Result};
+
+/// A thread takes neighbouring items up to this many bytes, or this many items, at once.
+const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_ITEMS: usize = 64;
+/// Chunks that a thread may be ahead of the writer.
+const CHUNKS_AHEAD: usize = 2;
+const MAX_JOBS: usize = 256;
+
+/// The files of one packing, in the order of their samples.
+pub(super) trait Items: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Label and size in bytes of item `number`.
+    fn describe(&self, number: usize) -> (i64, u64);
+    /// The bytes of item `number`.
+    fn load(&self, number: usize) -> std::result::Result<Vec<u8>, String>;
+    /// Name of item `number`: in the list of bad files, and in an error message.
+    fn name(&self, number: usize) -> (String, PathBuf);
+}
+
+/// What [`write_all`] did.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    pub(super) skipped: Vec<BadFile>,
+}
+
+type Checked = std::result::Result<(ImageHeader, Vec<u8>), String>;
+
+/// Appends every item to `writer`, in order, whatever the number of threads.
+///
+/// # Errors
+/// [`Error::File`] for the first bad item in order, unless bad ones are allowed; what the writer returns.
+pub(super) fn write_all(
+    items: &dyn Items,
+    writer: &mut DatasetWriter,
+    options: &PackOptions<'_>,
+) -> Result<Written> {
+    let chunks = chunks(items);
+    let jobs = match options.jobs {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
+    let jobs = jobs.clamp(1, MAX_JOBS).min(chunks.len().max(1));
+    // Thread `t` takes chunks t, t + jobs, t + 2 jobs, .. and has its own bounded channel: the writer knows where the
+    // next chunk comes from, nobody runs far ahead, and a writer that gives up ends the threads by hanging up.
+    thread::scope(|scope| {
+        let mut channels = Vec::with_capacity(jobs);
+        for worker in 0..jobs {
+            let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
+            let chunks = &chunks;
+            let work = move || {
+                for chunk in chunks.iter().skip(worker).step_by(jobs) {
+                    let checked: Vec<Checked> = chunk
+                        .clone()
+                        .map(|number| check(items, number, options))
+                        .collect();
+                    if sender.send(checked).is_err() {
+                        return;
+                    }
+                }
+            };
+            thread::Builder::new()
+                .name(format!("pack-{worker}"))
+                .spawn_scoped(scope, work)
+                .map_err(|source| Error::Io {
+                    path: PathBuf::from("a thread for packing"),
+                    source,
+                })?;
+            channels.push(receiver);
+        }
+        let mut written = Written::default();
+        let total = items.len() as u64;
+        for (number, chunk) in chunks.iter().enumerate() {
+            let checked = channels[number % jobs].recv().map_err(|_| {
+                let (_, path) = items.name(chunk.start);
+                Error::file(&path, "the thread that should have read it is gone")
+            })?;
+            for (item, checked) in chunk.clone().zip(checked) {
+                written.add(items, item, checked, writer, options)?;
+            }
+            (options.progress)(PackProgress {
+                done: chunk.end as u64,
+                total,
+                bytes: written.bytes,
+                skipped: written.skipped.len() as u64,
+            });
+        }
+        Ok(written)
+    })
+}
+
+impl Written {
+    fn add(
+        &mut self,
+        items: &dyn Items,
+        item: usize,
+        checked: Checked,
+        writer: &mut DatasetWriter,
+        options: &PackOptions<'_>,
+    ) -> Result<()> {
+        match checked {
+            Ok((header, bytes)) => {
+                let (label, _) = items.describe(item);
+                writer.append(label, header.encoding, header.width, header.height, &bytes)?;
+                self.bytes += bytes.len() as u64;
+            }
+            Err(reason) if options.allow_bad => {
+                let (path, _) = items.name(item);
+                self.skipped.push(BadFile { path, reason });
+            }
+            Err(reason) => {
+                let (_, path) = items.name(item);
+                let remedy = "repair or remove it, or give --allow-bad to leave such files out";
+                return Err(Error::file(&path, format!("{reason}; {remedy}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(items: &dyn Items, number: usize, options: &PackOptions<'_>) -> Checked {
+    let bytes = items.load(number)?;
+    let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
+    // The caller's decoder meets hostile bytes here. Should it panic, that too is a verdict on one file.
+    match catch_unwind(AssertUnwindSafe(|| (options.check)(&header, &bytes))) {
+        Ok(verdict) => verdict?,
+        Err(_) => return Err("the decoder panicked on it".into()),
+    }
+    Ok((header, bytes))
+}
+
+fn chunks(items: &dyn Items) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let (mut start, mut bytes) = (0, 0u64);
+    for number in 0..items.len() {
+        bytes = bytes.saturating_add(items.describe(number).1);
+        if bytes >= CHUNK_BYTES || number + 1 - start == CHUNK_ITEMS || number + 1 == items.len() {
+            chunks.push(start..number + 1);
+            (start, bytes) = (number + 1, 0);
+        }
+    }
+    chunks
+}
