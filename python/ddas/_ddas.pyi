@@ -1,0 +1,133 @@
+"""The extension module. `Policy`, `Snapshot` and `search_space` are public as `ddas.*`; the rest is internal."""
+
+from os import PathLike
+from typing import Any, final
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+__version__: str
+
+@final
+class Policy:
+    """The content of a policy file: a search space and one snapshot per search epoch."""
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Policy:
+        """Reads a policy file. Raises `PolicyError` naming the field that is wrong, or `OSError`."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """Reads the text of a policy file. Raises `PolicyError` naming the field that is wrong."""
+
+    def to_json(self) -> str:
+        """The text of the policy file."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes a policy file in one step: readers see the old file or the new one."""
+
+    @property
+    def search_space(self) -> str:
+        """Name of the search space."""
+
+    @property
+    def operations(self) -> list[dict[str, Any]]:
+        """The candidate operations, each as the dict that stands in the policy file."""
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """One per search epoch, oldest first, with the values that stand in the file."""
+
+    @property
+    def draws_per_sample(self) -> int:
+        """Operations drawn, with replacement, for one augmented sample."""
+
+    @property
+    def smoothing_window(self) -> int:
+        """Snapshots over which the total probability is averaged at replay; 1 leaves it as it is."""
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of what decides the pixels, 16 hexadecimal digits."""
+
+    def snapshot(self, epoch: int, epochs: int) -> Snapshot:
+        """What is in force in `epoch` (from 0) of a training run of `epochs` epochs, smoothed as at replay."""
+
+    def __len__(self) -> int: ...
+
+@final
+class Snapshot:
+    """Probabilities at the end of one search epoch, or in one training epoch."""
+
+    @property
+    def index(self) -> int:
+        """Number of the snapshot in the policy."""
+
+    @property
+    def total_probability(self) -> float:
+        """Chance that a sample is augmented at all, 0 to 1.
+
+        Smoothed as at replay from `Policy.snapshot`, raw in `Policy.snapshots`.
+        """
+
+    @property
+    def operation_probabilities(self) -> list[float]:
+        """Chance of each operation per draw, given that the sample is augmented; sums to one."""
+
+def search_space(name: str) -> dict[str, Any]:
+    """A named search space: `name`, `draws_per_sample` and `operations` as in a policy file."""
+
+@final
+class Operation:
+    """One operation with resolved arguments."""
+
+    def __new__(cls, kind: str, arguments: dict[str, Any]) -> Operation: ...
+    def apply(self, pixels: ReadableBuffer, width: int, height: int, center: tuple[int, int] | None) -> bytearray: ...
+
+@final
+class Augmenter:
+    """A policy replayed on packed pixels."""
+
+    def __new__(cls, policy: Policy, epochs: int, seed: int) -> Augmenter: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    def apply(self, pixels: ReadableBuffer, width: int, height: int, epoch: int, index: int) -> bytearray: ...
+
+@final
+class Consumer:
+    """A connection to a running daemon."""
+
+    def __new__(cls, name: str, rank: int, wait: float) -> Consumer: ...
+    @property
+    def info(self) -> str: ...
+    def receive(self, timeout: float | None) -> Lease | None: ...
+    def close(self) -> None: ...
+
+def world_size(name: str, wait: float) -> int:
+    """Number of ranks of a running daemon's stream."""
+
+@final
+class Lease:
+    """A batch whose slot this process holds until the object is dropped or released."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def snapshot(self) -> int | None: ...
+    def images(self) -> LeasedBytes: ...
+    def labels(self) -> LeasedBytes: ...
+    def indices(self) -> LeasedBytes: ...
+    def copy_into(self, images: WriteableBuffer, labels: WriteableBuffer) -> None: ...
+    def validate(self) -> None: ...
+    def release(self) -> None: ...
+
+@final
+class LeasedBytes:
+    """A batch's images, labels or indices as a read-only buffer."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...

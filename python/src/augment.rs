@@ -1,0 +1,140 @@
+//! Operations and policies on packed pixels; `ddas/_augment.py` puts image types around them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ddas_runtime::{EpochSchedule, Kernels, SampleRng, Stream};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyDict};
+
+use crate::arguments;
+use crate::pixels::{to_bytearray, to_image};
+use crate::policy::Policy;
+
+/// One operation with resolved arguments.
+#[pyclass(frozen, module = "ddas._ddas")]
+pub(crate) struct Operation(ddas_formats::Operation);
+
+#[pymethods]
+impl Operation {
+    #[new]
+    fn new(kind: &str, arguments: &Bound<'_, PyDict>) -> PyResult<Self> {
+        arguments::operation(kind, arguments).map(Self)
+    }
+
+    /// Applies the operation to `pixels` (height x width x 3 bytes) as given, without a sign flip.
+    ///
+    /// `center` is the pixel (x, y) on which Cutout is centred, the middle of the image if None.
+    #[pyo3(signature = (pixels, width, height, center))]
+    fn apply<'py>(
+        &self,
+        py: Python<'py>,
+        pixels: PyBuffer<u8>,
+        width: u32,
+        height: u32,
+        center: Option<(i64, i64)>,
+    ) -> PyResult<Bound<'py, PyByteArray>> {
+        let center = self.center(center, width, height)?;
+        let mut image = to_image(py, &pixels, width, height)?;
+        py.detach(|| Kernels::default().apply(&self.0, center, &mut image));
+        Ok(to_bytearray(py, &image))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<ddas operation {}>", self.0.label())
+    }
+}
+
+impl Operation {
+    fn center(
+        &self,
+        center: Option<(i64, i64)>,
+        width: u32,
+        height: u32,
+    ) -> PyResult<Option<(u32, u32)>> {
+        if !matches!(self.0, ddas_formats::Operation::Cutout { .. }) {
+            return match center {
+                None => Ok(None),
+                Some(_) => Err(PyTypeError::new_err(format!(
+                    "{}: unexpected argument `center`",
+                    self.0.kind()
+                ))),
+            };
+        }
+        let Some((x, y)) = center else {
+            return Ok(Some((width / 2, height / 2)));
+        };
+        match (u32::try_from(x), u32::try_from(y)) {
+            (Ok(x), Ok(y)) if x < width && y < height => Ok(Some((x, y))),
+            _ => Err(PyValueError::new_err(format!(
+                "Cutout: argument `center` must be a pixel (x, y) of the image, \
+                 which is {width} wide and {height} high, got ({x}, {y})"
+            ))),
+        }
+    }
+}
+
+/// A policy replayed on single images.
+#[pyclass(frozen, module = "ddas._ddas")]
+pub(crate) struct Augmenter {
+    schedule: Arc<EpochSchedule>,
+    policy: Py<Policy>,
+    #[pyo3(get)]
+    epochs: u32,
+    #[pyo3(get)]
+    seed: u64,
+    /// Scratch of the threads that are augmenting now, kept for the next call.
+    scratch: Mutex<Vec<ddas_runtime::Augmenter>>,
+}
+
+#[pymethods]
+impl Augmenter {
+    #[new]
+    fn new(py: Python<'_>, policy: Py<Policy>, epochs: u32, seed: u64) -> PyResult<Self> {
+        let schedule = policy.bind(py).get().schedule(epochs)?;
+        Ok(Self {
+            schedule,
+            policy,
+            epochs,
+            seed,
+            scratch: Mutex::default(),
+        })
+    }
+
+    /// Draws for (seed, `epoch`, `index`) and applies what was drawn to `pixels`.
+    fn apply<'py>(
+        &self,
+        py: Python<'py>,
+        pixels: PyBuffer<u8>,
+        width: u32,
+        height: u32,
+        epoch: u32,
+        index: u64,
+    ) -> PyResult<Bound<'py, PyByteArray>> {
+        let mut image = to_image(py, &pixels, width, height)?;
+        py.detach(|| {
+            let kept = self.scratch().pop();
+            let mut augmenter = kept.unwrap_or_default();
+            let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Policy);
+            augmenter.augment(self.schedule.sampler(epoch), &mut rng, &mut image);
+            self.scratch().push(augmenter);
+        });
+        Ok(to_bytearray(py, &image))
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+        py: Python<'py>,
+    ) -> (Bound<'py, PyAny>, (Py<Policy>, u32, u64)) {
+        let this = slf.get();
+        let arguments = (this.policy.clone_ref(py), this.epochs, this.seed);
+        (py.get_type::<Self>().into_any(), arguments)
+    }
+}
+
+impl Augmenter {
+    fn scratch(&self) -> std::sync::MutexGuard<'_, Vec<ddas_runtime::Augmenter>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
