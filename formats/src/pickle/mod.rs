@@ -8,9 +8,13 @@
 //! The instructions are described in Python's `Lib/pickletools.py`, what numpy writes in
 //! `numpy/_core/src/multiarray/{methods,descriptor}.c` (`array_reduce`, `arraydescr_reduce`).
 
+#[cfg(test)]
+mod fixtures;
 mod machine;
 mod numpy;
 mod object;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::machine::read;
 pub(crate) use self::object::{Id, Pickle};
