@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::output::{Hole, Layout, Normalization, OutputFormat, View, Writer};
 use crate::recipe::{Recipe, Step, random_resized_crop};
-use crate::resize::Resizer;
+use crate::resize::{Rect, Resizer};
 use crate::rng::{SampleRng, Stream};
 use crate::schedule::EpochSchedule;
 
@@ -221,33 +221,40 @@ impl Pipeline {
         index: u64,
         out: &mut [u8],
     ) -> Result<StageTimes> {
-        self.check(sample, out)?;
+        self.check(scratch, sample, out)?;
         let mut times = StageTimes::default();
         let mut clock = Clock::start();
-        scratch.decoder.decode(
+        let (width, height) = (sample.width, sample.height);
+        let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Crop);
+        // Where a random resized crop is coming, only its pixels are decoded.
+        let region = match *self.recipe.steps() {
+            [Step::RandomResizedCrop { scale, ratio, .. }, ..] => {
+                random_resized_crop(&mut rng, width, height, scale, ratio)
+            }
+            _ => Rect {
+                x: 0,
+                y: 0,
+                width,
+                height,
+            },
+        };
+        let crop = scratch.decoder.decode_region(
             sample.encoding,
-            sample.width,
-            sample.height,
+            width,
+            height,
             sample.payload,
+            region,
             &mut scratch.image,
         )?;
         times.decode = clock.lap();
 
         let size = self.recipe.size();
-        let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Crop);
         // Crops and flips are only noted; the writer reads through the view.
         let mut view = View::new(size);
         let mut hole = None;
         for step in self.recipe.steps() {
             match *step {
-                Step::RandomResizedCrop {
-                    scale,
-                    ratio,
-                    filter,
-                    order,
-                } => {
-                    let (width, height) = (sample.width, sample.height);
-                    let crop = random_resized_crop(&mut rng, width, height, scale, ratio);
+                Step::RandomResizedCrop { filter, order, .. } => {
                     let PipelineScratch {
                         resizer,
                         image,
@@ -295,13 +302,16 @@ impl Pipeline {
         Ok(times)
     }
 
-    fn check(&self, sample: &Sample<'_>, out: &[u8]) -> Result<()> {
+    fn check(&self, scratch: &PipelineScratch, sample: &Sample<'_>, out: &[u8]) -> Result<()> {
         if out.len() != self.sample_bytes() {
             return Err(Error::OutputBytes {
                 expected: self.sample_bytes(),
                 found: out.len(),
             });
         }
+        scratch
+            .decoder
+            .check(sample.width, sample.height, sample.payload)?;
         match self.recipe.sample_size() {
             Some(expected) if (sample.width, sample.height) != (expected, expected) => {
                 Err(Error::SampleSize {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use ddas_formats::Encoding;
-use ddas_runtime::{DecodeLimits, Decoder, Error, Image};
+use ddas_runtime::{DecodeLimits, Decoder, Error, Image, Rect};
 
 struct Golden {
     name: String,
@@ -84,6 +84,88 @@ fn pixels_equal_pillows() {
     }
 }
 
+fn cut(image: &Image, region: Rect) -> Vec<[u8; 3]> {
+    (region.y..region.y + region.height)
+        .flat_map(|y| (region.x..region.x + region.width).map(move |x| (x, y)))
+        .map(|(x, y)| image.pixel(x, y).unwrap())
+        .collect()
+}
+
+/// Every start and end of rows and columns, for every way of coding.
+#[test]
+fn regions_equal_the_whole() {
+    let mut decoder = Decoder::new();
+    let (mut whole, mut part) = (Image::default(), Image::default());
+    let spans = |bound: u32| -> Vec<(u32, u32)> {
+        (0..bound)
+            .flat_map(|first| (first + 1..=bound).map(move |end| (first, end)))
+            .collect()
+    };
+    for golden in goldens() {
+        golden
+            .decode(&mut decoder, &golden.payload, &mut whole)
+            .unwrap();
+        let (columns, rows) = (spans(golden.width), spans(golden.height));
+        // All pairs would be millions: walk both lists at once, past each
+        // other, until both have been passed through.
+        let count = columns.len().max(rows.len());
+        for i in 0..count {
+            let (x, x_end) = columns[i % columns.len()];
+            let (y, y_end) = rows[(i * 7919) % rows.len()];
+            let region = Rect {
+                x,
+                y,
+                width: x_end - x,
+                height: y_end - y,
+            };
+            let place = decoder
+                .decode_region(
+                    golden.encoding,
+                    golden.width,
+                    golden.height,
+                    &golden.payload,
+                    region,
+                    &mut part,
+                )
+                .unwrap();
+            assert_eq!((place.width, place.height), (region.width, region.height));
+            assert!(
+                cut(&part, place) == cut(&whole, region),
+                "{} {region:?}",
+                golden.name
+            );
+        }
+    }
+}
+
+#[test]
+fn regions_must_lie_within_the_image() {
+    let golden = golden("yuv420.jpg");
+    for (x, y, width, height) in [
+        (0, 0, 0, 1),
+        (45, 0, 1, 1),
+        (44, 0, 2, 1),
+        (0, 36, 1, u32::MAX),
+        (u32::MAX, 0, 1, 1),
+    ] {
+        let region = Rect {
+            x,
+            y,
+            width,
+            height,
+        };
+        let outcome = Decoder::new().decode_region(
+            golden.encoding,
+            golden.width,
+            golden.height,
+            &golden.payload,
+            region,
+            &mut Image::default(),
+        );
+        assert!(matches!(outcome, Err(Error::Crop { .. })), "{outcome:?}");
+    }
+}
+
 /// Every proper prefix is an error, down to the last byte of the end marker;
 /// and the decoder works on afterwards.
 #[test]
@@ -112,12 +194,33 @@ fn no_truncated_file_decodes() {
 #[test]
 fn damaged_bytes_are_errors_or_pixels() {
     let mut decoder = Decoder::new();
-    let mut image = Image::default();
+    let (mut image, mut part) = (Image::default(), Image::default());
     for golden in goldens() {
         for position in 0..golden.payload.len() {
             let mut payload = golden.payload.clone();
             payload[position] ^= 0xa5;
             let outcome = golden.decode(&mut decoder, &payload, &mut image);
+            let corner = Rect {
+                x: golden.width / 2,
+                y: golden.height / 2,
+                width: golden.width - golden.width / 2,
+                height: golden.height - golden.height / 2,
+            };
+            let in_part = decoder.decode_region(
+                golden.encoding,
+                golden.width,
+                golden.height,
+                &payload,
+                corner,
+                &mut part,
+            );
+            // A region that reaches to the end sees all damage that shows.
+            assert_eq!(
+                outcome.is_ok(),
+                in_part.is_ok(),
+                "{} at {position}",
+                golden.name
+            );
             match golden.encoding {
                 Encoding::Png => assert!(outcome.is_err(), "{} at {position}", golden.name),
                 _ if position < 2 => assert!(outcome.is_err(), "{} at {position}", golden.name),

@@ -17,6 +17,7 @@ use mozjpeg_sys::J_COLOR_SPACE;
 use super::{Request, damaged};
 use crate::error::Result;
 use crate::image::Image;
+use crate::resize::Rect;
 
 /// Rows asked for at once; the library delivers at most 4 (one row group).
 const ROWS: usize = 4;
@@ -24,16 +25,28 @@ const ROWS: usize = 4;
 /// The library's longest message with its terminating zero (`jerror.h`).
 const MESSAGE_LENGTH: usize = 200;
 
-/// Decodes a JPEG of the requested size to RGB8.
+/// Columns decoded beyond a region on each side. Smooth chroma upsampling looks
+/// one chroma sample (two columns) to each side, and takes another way where it
+/// sees the end of a row or rows of less than two samples.
+const MARGIN: u32 = 4;
+
+/// Decodes a JPEG of the requested size to RGB8, or the columns and rows about
+/// `region`, and returns where `region` then lies in `image`.
+///
+/// Entropy decoding has to pass over everything before and beside the region,
+/// but the inverse transform, upsampling and colour conversion do not, and what
+/// lies below it is not looked at. The pixels are the same as of a whole
+/// decode.
 pub(super) fn decode(
     request: &Request<'_>,
+    region: Rect,
     scratch: &mut Vec<u8>,
     image: &mut Image,
-) -> Result<()> {
+) -> Result<Rect> {
     // `image` and `scratch` hold plain bytes, whose contents are documented as
     // unspecified after an error: nothing can be seen half-changed.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Session::new(request.max_scans).decode(request, scratch, image)
+        Session::new(request.max_scans).decode(request, region, scratch, image)
     }));
     outcome.unwrap_or_else(|payload| match payload.downcast::<Failure>() {
         Ok(failure) => Err(damaged("JPEG", failure.message)),
@@ -74,9 +87,10 @@ impl Session {
     fn decode(
         &mut self,
         request: &Request<'_>,
+        region: Rect,
         scratch: &mut Vec<u8>,
         image: &mut Image,
-    ) -> Result<()> {
+    ) -> Result<Rect> {
         // SAFETY: `errors` and `progress` outlive every call below; the struct
         // size and the library version are those the library was built with.
         unsafe {
@@ -134,16 +148,47 @@ impl Session {
             return Err(damaged("JPEG", "unexpected number of output channels"));
         }
 
-        image.reshape(request.width, request.height);
+        let first_column = self.seek(request, region)?;
+        image.reshape(self.decompress.output_width, region.height);
         if cmyk {
             self.read_cmyk(scratch, image)?;
         } else {
             self.read_rgb(image)?;
         }
-        // SAFETY: all rows have been read. Reads on to the end marker, so that
-        // a file cut short within its last bytes is noticed too.
-        unsafe { ffi::jpeg_finish_decompress(&mut self.decompress) };
-        Ok(())
+        if region.y + region.height == request.height {
+            // SAFETY: all rows have been read. Reads on to the end marker, so
+            // that a file cut short within its last bytes is noticed too.
+            unsafe { ffi::jpeg_finish_decompress(&mut self.decompress) };
+        }
+        Ok(Rect {
+            x: region.x - first_column,
+            y: 0,
+            ..region
+        })
+    }
+
+    /// Sets out for the rows of `region` and the columns about it; returns the
+    /// first column, which `region` does not lie before.
+    fn seek(&mut self, request: &Request<'_>, region: Rect) -> Result<u32> {
+        let mut first = region.x.saturating_sub(MARGIN);
+        let end = (region.x + region.width + MARGIN).min(request.width);
+        if first > 0 || end < request.width {
+            let mut width = end - first;
+            // SAFETY: no row has been read yet. Moves `first` down to where a
+            // block begins and widens `width` by as much.
+            unsafe { ffi::jpeg_crop_scanline(&mut self.decompress, &mut first, &mut width) };
+            if self.decompress.output_width != width || first + width != end {
+                return Err(damaged("JPEG", "the decoder gave other columns"));
+            }
+        }
+        if region.y > 0 {
+            // SAFETY: decompression has been started.
+            let skipped = unsafe { ffi::jpeg_skip_scanlines(&mut self.decompress, region.y) };
+            if skipped != region.y {
+                return Err(damaged("JPEG", "the decoder skipped other rows"));
+            }
+        }
+        Ok(first)
     }
 
     /// Reads all rows into `image`.

@@ -3,9 +3,10 @@
 use super::{Request, damaged};
 use crate::error::Result;
 use crate::image::Image;
+use crate::resize::Rect;
 
-/// Copies RGB8 pixels, height x width x 3.
-pub(super) fn decode(request: &Request<'_>, image: &mut Image) -> Result<()> {
+/// Copies `region` out of RGB8 pixels, height x width x 3.
+pub(super) fn decode(request: &Request<'_>, region: Rect, image: &mut Image) -> Result<()> {
     let expected = u64::from(request.width) * u64::from(request.height) * Image::CHANNELS as u64;
     if request.payload.len() as u64 != expected {
         return Err(damaged(
@@ -18,7 +19,13 @@ pub(super) fn decode(request: &Request<'_>, image: &mut Image) -> Result<()> {
             ),
         ));
     }
-    image.reshape(request.width, request.height);
-    image.pixels_mut().copy_from_slice(request.payload);
+    image.reshape(region.width, region.height);
+    let stride = request.width as usize * Image::CHANNELS;
+    let rows = request.payload.chunks_exact(stride).skip(region.y as usize);
+    let first = region.x as usize * Image::CHANNELS;
+    let length = image.stride();
+    for (target, row) in image.pixels_mut().chunks_exact_mut(length).zip(rows) {
+        target.copy_from_slice(&row[first..first + length]);
+    }
     Ok(())
 }
