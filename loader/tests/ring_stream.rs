@@ -454,3 +454,27 @@ fn a_consumer_that_holds_back_too_long_is_evicted_and_told() {
     daemon.write(7..=7).join().unwrap();
     check(&back.receive(LONG).unwrap().unwrap(), 7);
 }
+
+#[test]
+fn writers_are_let_go_when_the_server_is_dropped() {
+    let daemon = Daemon::start(2, 1);
+    let mut writer = daemon.server.writer(0).unwrap();
+    daemon.write(1..=2).join().unwrap();
+    let waiting =
+        std::thread::spawn(move || writer.acquire(&AtomicBool::new(false), LONG).map(|_| ()));
+    std::thread::sleep(Duration::from_millis(20));
+    drop(daemon);
+    assert!(matches!(waiting.join().unwrap(), Err(Error::Closed)));
+}
+
+#[test]
+fn a_failing_status_source_does_not_end_the_stream() {
+    let daemon = Daemon::start(2, 1);
+    daemon
+        .server
+        .set_status_source(|| panic!("figures are out"));
+    let status = query_status("toy", Some(daemon.dir.path())).unwrap();
+    assert!(status.daemon.is_null());
+    daemon.write(1..=1).join().unwrap();
+    check(&daemon.connect().receive(LONG).unwrap().unwrap(), 1);
+}

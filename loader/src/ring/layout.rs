@@ -462,3 +462,6 @@ impl Descriptor {
         Ok(descriptor)
     }
 }
+
+#[cfg(test)]
+mod tests;

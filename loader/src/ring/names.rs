@@ -84,11 +84,13 @@ fn prepare_dir(dir: &Path) -> Result<()> {
     builder
         .create(dir)
         .map_err(|error| Error::io_at("making directory", dir, error))?;
-    let metadata =
-        fs::metadata(dir).map_err(|error| Error::io_at("looking at directory", dir, error))?;
+    let look = |error| Error::io_at("looking at directory", dir, error);
+    let metadata = fs::metadata(dir).map_err(look)?;
+    // In a shared parent such as /tmp somebody else may have put a link under this name.
+    let named = fs::symlink_metadata(dir).map_err(look)?;
     let user = rustix::process::geteuid().as_raw();
     let open = metadata.mode() & 0o022 != 0;
-    if metadata.uid() != user || open {
+    if metadata.uid() != user || named.uid() != user || open {
         let reason = format!(
             "owned by user {} with mode {:o}; expected user {user} and no write permission for others (chmod 700)",
             metadata.uid(),

@@ -35,6 +35,8 @@ pub(super) enum Outcome {
     Running,
     Finished,
     Failed,
+    /// The server is gone without an end: consumers take it for dead.
+    Closed,
 }
 
 /// What a consumer gets on joining.
@@ -199,6 +201,15 @@ impl Ring {
         // Release: whoever sees the state sees the message and the final head.
         self.data.u32(layout::STATE).store(value, Ordering::Release);
         self.wake();
+        self.changed.notify_all();
+    }
+
+    /// Lets writers go without telling consumers anything.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        if state.outcome == Outcome::Running {
+            state.outcome = Outcome::Closed;
+        }
         self.changed.notify_all();
     }
 

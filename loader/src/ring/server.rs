@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -105,7 +106,8 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) fn status(&self) -> ServerStatus {
         let daemon = match &*self.source.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(source) => source(),
+            // A panic in the daemon's own figures must not end the watch over consumers.
+            Some(source) => catch_unwind(AssertUnwindSafe(source)).unwrap_or_default(),
             None => serde_json::Value::Null,
         };
         ServerStatus {
@@ -135,7 +137,7 @@ impl Inner {
         });
         let state = match view.outcome {
             Outcome::Finished => "finished",
-            Outcome::Failed => "failed",
+            Outcome::Failed | Outcome::Closed => "failed",
             Outcome::Running if !view.opened || view.members.is_empty() => "waiting",
             Outcome::Running => "running",
         };
@@ -353,6 +355,8 @@ impl Drop for RingServer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        // Writers that outlive the server must not wait for consumers that cannot come.
+        self.inner.rings.iter().for_each(|ring| ring.close());
     }
 }
 
