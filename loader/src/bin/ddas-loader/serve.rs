@@ -1,0 +1,199 @@
+//! `serve`: the daemon.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, value_parser};
+use ddas_loader::{Daemon, DaemonOptions, EpochReport, Position, Stream, StreamOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::options::{Batches, Last, StreamArguments, default_threads};
+use crate::progress::Meter;
+use crate::report;
+
+/// Serves augmented batches of a dataset to trainers in other processes.
+///
+/// Ends when every epoch has been taken. SIGTERM or SIGINT: no new batch is begun, consumers may take what is ready
+/// within the grace period, exit status 0; a second signal ends at once. The socket lies in $DDAS_RUNTIME_DIR, else in
+/// $XDG_RUNTIME_DIR/ddas, else in /tmp/ddas-UID.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    stream: StreamArguments,
+
+    /// Name under which consumers find the stream: 1 to 64 of A-Z a-z 0-9 . _ -
+    #[arg(long)]
+    name: String,
+
+    /// Epochs of the training run; a policy's snapshots are spread over them.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    epochs: u32,
+
+    /// Samples of a global batch; each rank gets the WORLD-SIZEth part.
+    #[arg(long, value_name = "B", value_parser = value_parser!(u32).range(1..))]
+    batch_size: u32,
+
+    /// Number of ranks, each with a ring of its own; must divide the batch size.
+    #[arg(long, value_name = "W", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
+    world_size: u32,
+
+    /// Worker threads [default: all cores].
+    #[arg(long, value_name = "T", value_parser = value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+
+    /// Batches each ring holds [default: 4, or what fits into memory].
+    #[arg(long, value_name = "K", value_parser = value_parser!(u32).range(2..=1024))]
+    slots: Option<u32>,
+
+    /// Consumers of each rank that must have joined before a slot is written again: with 2, both see every batch.
+    #[arg(long, value_name = "C", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
+    consumers: u32,
+
+    /// Where to begin: an epoch and a step in it, both from 0.
+    #[arg(long, value_name = "EPOCH:STEP", default_value = "0:0")]
+    start: Position,
+
+    /// What becomes of the samples that do not fill the last batch of an epoch.
+    #[arg(long, value_enum, default_value = "pad")]
+    last: Last,
+
+    /// Put a consumer out that has held the ring back for this long [default: never].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    evict_after: Option<Duration>,
+
+    /// How long consumers may take ready batches after SIGTERM or SIGINT.
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    grace: Duration,
+}
+
+/// A positive number of seconds, as a flag.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("expected a number of seconds above 0, such as 30 or 0.5; found {text:?}");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    if seconds <= 0.0 || seconds.is_nan() {
+        return Err(wrong());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+impl Arguments {
+    fn resolve(self) -> anyhow::Result<(StreamOptions, DaemonOptions)> {
+        let daemon = DaemonOptions {
+            name: self.name,
+            threads: self
+                .threads
+                .map_or_else(default_threads, |threads| threads as usize),
+            slots: self.slots.map(|slots| slots as usize),
+            consumers: self.consumers as usize,
+            evict_after: self.evict_after,
+            grace: self.grace,
+        };
+        let stream = self.stream.resolve(Batches {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            world_size: self.world_size,
+            last: self.last,
+            start: self.start,
+        })?;
+        Ok((stream, daemon))
+    }
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let (stream, options) = arguments.resolve()?;
+    let stop = stop_on_signals()?;
+    let stream = Stream::open(stream)?;
+    let description = describe(&stream, &options);
+    let total = stream.plan.batches_per_rank() * u64::from(stream.options().world_size);
+    let daemon = Daemon::start(stream, &options)?;
+    if daemon.removed_stale_socket() {
+        report::tell(&format!(
+            "removed the socket that a dead daemon named `{}` had left",
+            options.name
+        ));
+    }
+    report::tell(&format!("ready: {}", description(&daemon)));
+
+    let meter = Meter::new("serving");
+    let done = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        let progress = daemon.progress_handle();
+        let (meter, done) = (&meter, &done);
+        scope.spawn(move || {
+            while !done.load(Ordering::Acquire) {
+                let now = progress();
+                let place = now
+                    .epoch
+                    .map_or_else(String::new, |epoch| format!("epoch {epoch}, "));
+                let detail = format!("{place}{:.0} images/s", now.total.images_per_second);
+                meter.set(now.batches, Some(total), &detail);
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+        });
+        let outcome = daemon.run(&stop, &|epoch: &EpochReport| meter.tell(&epoch.to_string()));
+        done.store(true, Ordering::Release);
+        outcome
+    });
+    drop(meter);
+    let progress = outcome?;
+    let why = if stop.load(Ordering::Acquire) {
+        "stopped by a signal"
+    } else {
+        "done"
+    };
+    report::tell(&format!(
+        "{why}: {} batches, {} images",
+        progress.batches, progress.samples
+    ));
+    Ok(())
+}
+
+/// A flag that SIGTERM and SIGINT raise; a second signal ends the process with 128 + its number.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag down, and then raises it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .context("installing signal handlers")?;
+    }
+    Ok(stop)
+}
+
+/// One line about a stream, completed by what its daemon knows.
+fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) -> String + use<> {
+    let plan = stream.plan.options();
+    let about = format!(
+        "{} threads, seed {}, {}, {} steps per epoch, epochs {} to {}",
+        options.threads,
+        plan.seed,
+        stream.policy_digest().map_or_else(
+            || "no policy".to_owned(),
+            |digest| format!("policy {digest}")
+        ),
+        stream.plan.steps_per_epoch(),
+        plan.start.epoch,
+        plan.epochs - 1,
+    );
+    let (name, ranks, consumers) = (options.name.clone(), plan.world_size, options.consumers);
+    move |daemon| {
+        let shape = daemon.shape();
+        let ring = shape.slots as u64 * shape.batch_size as u64 * (shape.sample_bytes as u64 + 16);
+        format!(
+            "name {name}, socket {}, {ranks} x {} slots of {} samples ({} in shared memory), {about}; waiting for {}",
+            daemon.socket().display(),
+            shape.slots,
+            shape.batch_size,
+            report::bytes(ring * u64::from(ranks)),
+            if ranks == 1 && consumers == 1 {
+                "a consumer".to_owned()
+            } else {
+                format!("{consumers} consumers of each of {ranks} ranks")
+            },
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! `verify`: whether a dataset is what was packed.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, value_parser};
+use ddas_formats::Dataset;
+
+use crate::options::default_threads;
+use crate::progress::Meter;
+use crate::report;
+
+/// Reads a whole dataset: every key, checksum and label, the content hash, and decodes every image.
+///
+/// Prints the bad samples; exit status 1 when there is any.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The packed dataset.
+    dataset: PathBuf,
+    /// Threads that decode [default: all cores].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let dataset = Dataset::open(&arguments.dataset)?;
+    let threads = arguments
+        .threads
+        .map_or_else(default_threads, |threads| threads as usize);
+    let meter = Meter::new("verifying");
+    let steps = 2 * dataset.len();
+    let verdict = ddas_loader::verify(&dataset, threads, &|done| meter.set(done, Some(steps), ""));
+    drop(meter);
+    let verdict = verdict?;
+    let stored = &verdict.stored;
+    for (what, total, samples) in [
+        ("damaged", stored.damaged, &stored.damaged_samples),
+        (
+            "does not decode",
+            verdict.undecodable,
+            &verdict.undecodable_samples,
+        ),
+    ] {
+        for sample in samples {
+            report::print_line(&format!(
+                "sample {}: {what}: {}",
+                sample.index, sample.reason
+            ))?;
+        }
+        if total > samples.len() as u64 {
+            report::print_line(&format!(
+                "and {} more samples: {what}",
+                total - samples.len() as u64
+            ))?;
+        }
+    }
+    if verdict.is_sound() {
+        return report::print_line(&format!(
+            "{}: all {} samples are sound, content hash {}",
+            arguments.dataset.display(),
+            stored.samples,
+            dataset.manifest().content_hash
+        ));
+    }
+    let mut problems = Vec::new();
+    if stored.damaged > 0 {
+        problems.push(format!(
+            "{} of {} samples are damaged",
+            stored.damaged, stored.samples
+        ));
+    }
+    if verdict.undecodable > 0 {
+        problems.push(format!(
+            "{} of {} samples do not decode",
+            verdict.undecodable, stored.samples
+        ));
+    }
+    if !stored.content_hash_matches {
+        problems.push("the content hash is not that of the manifest".to_owned());
+    }
+    if !stored.class_counts_match {
+        problems.push("the numbers of samples per class are not those of the manifest".to_owned());
+    }
+    bail!(
+        "{}: {}; pack the source again",
+        arguments.dataset.display(),
+        problems.join("; ")
+    )
+}

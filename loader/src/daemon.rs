@@ -1,0 +1,226 @@
+//! The daemon: dataset -> engine -> rings, from the first offer to the last acknowledgement.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::{BatchSink, BatchSlot, Engine, EpochReport, Progress};
+use crate::error::{Result, one_line};
+use crate::plan::BatchPart;
+use crate::ring::{self, BatchMeta, RingServer, RingShape, RingWriter, ServerOptions, WriteSlot};
+use crate::stream::Stream;
+
+/// How a stream is offered.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Name under which consumers find it.
+    pub name: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// Slots of each ring; `None` takes [`DaemonOptions::DEFAULT_SLOTS`] or what fits into memory.
+    pub slots: Option<usize>,
+    /// Consumers of each ring to wait for before batches are taken out of circulation.
+    pub consumers: usize,
+    /// After how long a consumer that holds the ring back is put out; `None`: never.
+    pub evict_after: Option<Duration>,
+    /// How long consumers may still take batches after a stop was asked for.
+    pub grace: Duration,
+}
+
+impl DaemonOptions {
+    /// Slots of each ring when nothing else is asked for and memory allows.
+    pub const DEFAULT_SLOTS: usize = 4;
+}
+
+/// A stream on offer: its name is held, its rings are allocated, consumers can join.
+pub struct Daemon {
+    name: String,
+    server: Arc<RingServer>,
+    engine: Arc<Engine>,
+    shape: RingShape,
+    grace: Duration,
+}
+
+/// How often a daemon that waits for its consumers looks whether it should stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Daemon {
+    /// Takes the name, allocates the rings and admits consumers. Nothing is decoded before [`Daemon::run`].
+    ///
+    /// # Errors
+    /// [`Error::Ring`](crate::Error::Ring) when the name is held or the rings do not fit into memory.
+    pub fn start(stream: Stream, options: &DaemonOptions) -> Result<Daemon> {
+        let server_options = ServerOptions {
+            consumers: options.consumers,
+            evict_after: options.evict_after,
+            ..ServerOptions::default()
+        };
+        let mut slots = options.slots.unwrap_or(DaemonOptions::DEFAULT_SLOTS);
+        let (server, shape) = loop {
+            let shape = RingShape {
+                slots,
+                batch_size: stream.plan.rank_batch_size(),
+                sample_bytes: stream.pipeline.sample_bytes(),
+            };
+            match RingServer::start(
+                &options.name,
+                stream.infos(slots),
+                shape,
+                server_options.clone(),
+            ) {
+                Ok(server) => break (server, shape),
+                // Two slots still let workers and trainer work at the same time.
+                Err(ring::Error::NoMemory { .. }) if options.slots.is_none() && slots > 2 => {
+                    slots -= 1
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let engine = Arc::new(Engine::new(
+            stream.dataset,
+            stream.pipeline,
+            stream.plan,
+            options.threads,
+        ));
+        let source = Arc::clone(&engine);
+        server
+            .set_status_source(move || serde_json::to_value(source.progress()).unwrap_or_default());
+        Ok(Daemon {
+            name: options.name.clone(),
+            server: Arc::new(server),
+            engine,
+            shape,
+            grace: options.grace,
+        })
+    }
+
+    /// The socket at which consumers join.
+    pub fn socket(&self) -> PathBuf {
+        ring::runtime_dir().join(format!("{}.sock", self.name))
+    }
+
+    /// Whether the socket of a daemon that had died was in the way and has been removed.
+    pub fn removed_stale_socket(&self) -> bool {
+        self.server.removed_stale_socket()
+    }
+
+    /// Slots, batch and sample size of each ring.
+    pub fn shape(&self) -> RingShape {
+        self.shape
+    }
+
+    /// A function that says how far it is, for as long as anybody wants to know.
+    pub fn progress_handle(&self) -> impl Fn() -> Progress + Send + Sync + use<> {
+        let engine = Arc::clone(&self.engine);
+        move || engine.progress()
+    }
+
+    /// Serves the whole plan and returns when consumers have taken everything.
+    ///
+    /// When `stop` is raised no new batch is begun; consumers may still take what is ready, for as long as the grace
+    /// period says, and then find the stream finished. `on_epoch` is called at the end of every epoch.
+    ///
+    /// # Errors
+    /// What ended the stream early; consumers get the same message.
+    pub fn run(
+        self,
+        stop: &AtomicBool,
+        on_epoch: &(dyn Fn(&EpochReport) + Sync),
+    ) -> Result<Progress> {
+        let ranks = self.engine.plan().options().world_size;
+        let sink = |rank| {
+            Ok(RingSink {
+                writer: self.server.writer(rank)?,
+                server: Arc::clone(&self.server),
+            })
+        };
+        let sinks = (0..ranks).map(sink).collect::<Result<Vec<_>>>()?;
+        match self.engine.run(sinks, stop, on_epoch) {
+            Ok(progress) => {
+                self.drain(stop);
+                Ok(progress)
+            }
+            Err(error) => {
+                self.server.abort(&one_line(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets consumers take what is published: as long as it takes, once stopped no longer than the grace period.
+    fn drain(&self, stop: &AtomicBool) {
+        let mut deadline = None;
+        while !self.server.finish(LOOK_AGAIN) {
+            if stop.load(Ordering::Acquire) {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.grace);
+                if Instant::now() >= deadline || !is_attended(&self.server) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether any ring has a living consumer.
+fn is_attended(server: &RingServer) -> bool {
+    server
+        .status()
+        .ranks
+        .iter()
+        .any(|rank| !rank.consumers.is_empty())
+}
+
+/// One rank's ring as a place for batches.
+struct RingSink {
+    writer: RingWriter,
+    server: Arc<RingServer>,
+}
+
+impl BatchSink for RingSink {
+    type Slot = WriteSlot;
+
+    fn acquire(&mut self, stop: &AtomicBool, timeout: Duration) -> Result<Option<WriteSlot>> {
+        Ok(self.writer.acquire(stop, timeout)?)
+    }
+
+    fn attended(&self) -> bool {
+        is_attended(&self.server)
+    }
+}
+
+// SAFETY: images, labels and indices of a ring's slot are separate parts of the daemon's own mapping, which lives and
+// stays in place as long as the slot; consumers read them only once the slot is published.
+unsafe impl BatchSlot for WriteSlot {
+    fn images_mut(&mut self) -> &mut [u8] {
+        WriteSlot::images_mut(self)
+    }
+
+    fn labels_mut(&mut self) -> &mut [i64] {
+        WriteSlot::labels_mut(self)
+    }
+
+    fn indices_mut(&mut self) -> &mut [u64] {
+        WriteSlot::indices_mut(self)
+    }
+
+    fn publish(self, part: &BatchPart, snapshot: Option<u32>) -> Result<()> {
+        let BatchPart {
+            epoch,
+            step,
+            samples,
+            last_of_epoch,
+            ..
+        } = *part;
+        Ok(WriteSlot::publish(
+            self,
+            BatchMeta {
+                epoch,
+                step,
+                samples,
+                snapshot,
+                last_of_epoch,
+            },
+        )?)
+    }
+}

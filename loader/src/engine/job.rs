@@ -1,0 +1,244 @@
+//! A batch being filled by several workers at once.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::slot::BatchSlot;
+use crate::error::{Error, Result};
+use crate::order::EpochOrder;
+use crate::plan::BatchPart;
+
+/// A batch between the moment its slot is acquired and the moment it is published.
+///
+/// Workers take disjoint ranges of its samples with [`Job::claim`]; whoever finishes the last range finds the job
+/// complete.
+pub(super) struct Job<S> {
+    part: BatchPart,
+    order: EpochOrder,
+    images: *mut u8,
+    labels: *mut i64,
+    indices: *mut u64,
+    sample_bytes: usize,
+    claimed: AtomicUsize,
+    finished: AtomicUsize,
+    slot: Mutex<Option<S>>,
+}
+
+// SAFETY: the pointers lead into the slot's memory, which any thread may touch (contract of `BatchSlot`); claims
+// make sure that no two threads touch the same sample.
+unsafe impl<S: Send> Send for Job<S> {}
+// SAFETY: as above; through a shared reference a sample is reached only by the one claim that covers it.
+unsafe impl<S: Send> Sync for Job<S> {}
+
+/// Samples of a job that belong to one worker until [`Claim::finish`].
+pub(super) struct Claim<'job, S> {
+    job: &'job Job<S>,
+    range: Range<usize>,
+}
+
+/// Where one sample goes.
+pub(super) struct Place<'claim> {
+    pub(super) image: &'claim mut [u8],
+    pub(super) label: &'claim mut i64,
+    pub(super) index: &'claim mut u64,
+}
+
+impl<S: BatchSlot> Job<S> {
+    /// # Errors
+    /// [`Error::SlotTooSmall`] when the batch does not fit.
+    pub(super) fn new(
+        part: BatchPart,
+        order: EpochOrder,
+        mut slot: S,
+        sample_bytes: usize,
+    ) -> Result<Job<S>> {
+        let too_small = |what, found, expected| Error::SlotTooSmall {
+            rank: part.rank,
+            what,
+            found,
+            expected,
+        };
+        let image_bytes = part.samples * sample_bytes;
+        let images = slot.images_mut();
+        if images.len() < image_bytes {
+            return Err(too_small("bytes of images", images.len(), image_bytes));
+        }
+        let images = images.as_mut_ptr();
+        let labels = slot.labels_mut();
+        if labels.len() < part.samples {
+            return Err(too_small("labels", labels.len(), part.samples));
+        }
+        let labels = labels.as_mut_ptr();
+        let indices = slot.indices_mut();
+        if indices.len() < part.samples {
+            return Err(too_small("indices", indices.len(), part.samples));
+        }
+        let indices = indices.as_mut_ptr();
+        Ok(Job {
+            part,
+            order,
+            images,
+            labels,
+            indices,
+            sample_bytes,
+            claimed: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+            slot: Mutex::new(Some(slot)),
+        })
+    }
+}
+
+impl<S> Job<S> {
+    pub(super) fn part(&self) -> &BatchPart {
+        &self.part
+    }
+
+    /// Whether every sample has been claimed.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Relaxed) >= self.part.samples
+    }
+
+    /// Claims up to `most` samples; `None` when all are taken.
+    pub(super) fn claim(&self, most: usize) -> Option<Claim<'_, S>> {
+        // One thread at a time claims (under the queue's lock), but nothing here relies on it.
+        let start = self.claimed.fetch_add(most, Ordering::Relaxed);
+        let end = (start + most).min(self.part.samples);
+        (start < end).then_some(Claim {
+            job: self,
+            range: start..end,
+        })
+    }
+
+    /// Whether every sample is written.
+    pub(super) fn is_complete(&self) -> bool {
+        // Acquire: pairs with the Release of `Claim::finish`, so that all samples are visible to who publishes.
+        self.finished.load(Ordering::Acquire) == self.part.samples
+    }
+
+    /// The slot of a complete job; `None` when it is not complete or was taken before.
+    pub(super) fn take_slot(&self) -> Option<S> {
+        if !self.is_complete() {
+            return None;
+        }
+        self.slot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl<S> Claim<'_, S> {
+    pub(super) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// The number, in the dataset, of the batch's sample `i`.
+    pub(super) fn index(&self, i: usize) -> u64 {
+        self.job.order.at(self.job.part.first + i as u64)
+    }
+
+    /// Where the batch's sample `i` goes.
+    ///
+    /// # Panics
+    /// When `i` is not of this claim.
+    pub(super) fn place(&mut self, i: usize) -> Place<'_> {
+        assert!(
+            self.range.contains(&i),
+            "sample {i} is not among the claimed {:?}",
+            self.range
+        );
+        let job = self.job;
+        // SAFETY: `i < samples`, which `Job::new` checked against the length of each region. Claims of a job are
+        // disjoint, and `&mut self` allows one place of a claim at a time, so nobody else reaches these elements.
+        // The slot is neither published nor dropped before: `take_slot` needs every claim to have been finished,
+        // which consumes it, and the job, borrowed here, owns the slot.
+        unsafe {
+            Place {
+                image: std::slice::from_raw_parts_mut(
+                    job.images.add(i * job.sample_bytes),
+                    job.sample_bytes,
+                ),
+                label: &mut *job.labels.add(i),
+                index: &mut *job.indices.add(i),
+            }
+        }
+    }
+
+    /// Gives the claim back with every sample written; whether the job is now complete.
+    pub(super) fn finish(self) -> bool {
+        let samples = self.range.len();
+        // AcqRel: Release publishes this claim's writes, Acquire makes the last finisher see all others'.
+        self.job.finished.fetch_add(samples, Ordering::AcqRel) + samples == self.job.part.samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slot::{BatchSink, MemorySink};
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    fn job(samples: usize, room: usize) -> Result<Job<impl BatchSlot>> {
+        let mut sink = MemorySink::new(
+            1,
+            room,
+            3,
+            |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| (),
+        );
+        let slot = sink
+            .acquire(&AtomicBool::new(false), Duration::ZERO)?
+            .expect("a free slot");
+        let part = BatchPart {
+            epoch: 0,
+            step: 0,
+            rank: 0,
+            first: 0,
+            samples,
+            last_of_epoch: true,
+        };
+        Job::new(part, EpochOrder::new(0, 0, 100), slot, 3)
+    }
+
+    #[test]
+    fn claims_are_disjoint_and_the_slot_leaves_only_when_all_are_finished() {
+        let job = job(10, 16).unwrap();
+        let mut claims: Vec<_> = std::iter::from_fn(|| job.claim(4)).collect();
+        assert_eq!(
+            claims.iter().map(Claim::range).collect::<Vec<_>>(),
+            [0..4, 4..8, 8..10]
+        );
+        assert!(job.is_claimed());
+        claims[1].place(4).image.fill(7);
+        let last = claims.pop().unwrap();
+        for claim in claims {
+            assert!(!claim.finish());
+            assert!(job.take_slot().is_none());
+        }
+        assert!(last.finish());
+        let mut slot = job.take_slot().unwrap();
+        assert_eq!(slot.images_mut()[11..16], [0, 7, 7, 7, 0]);
+        assert!(job.take_slot().is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "not among the claimed")]
+    fn a_claim_does_not_reach_beyond_itself() {
+        let job = job(10, 16).unwrap();
+        let mut claim = job.claim(4).unwrap();
+        claim.place(4);
+    }
+
+    #[test]
+    fn a_batch_larger_than_its_slot_is_refused() {
+        assert!(matches!(
+            job(10, 9),
+            Err(Error::SlotTooSmall {
+                found: 27,
+                expected: 30,
+                ..
+            })
+        ));
+    }
+}

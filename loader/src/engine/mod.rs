@@ -1,0 +1,274 @@
+//! The engine: feeders acquire slots, workers fill them, batches are published in order.
+//!
+//! ```text
+//! plan -> feeder of rank 0 --acquire--> job --+                   +--> worker --+
+//!         feeder of rank 1 --acquire--> job --+--> queue of jobs -+--> worker --+--> lane of the rank --> publish
+//! ```
+//!
+//! The samples of a batch are shared out among all workers, so that the first batch is there as soon as the machine
+//! can make it; several batches are under way at once, one for each free slot. What a sample looks like never depends
+//! on which worker makes it.
+
+mod job;
+mod queue;
+mod slot;
+mod stats;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddas_formats::Dataset;
+use ddas_runtime::Pipeline;
+
+pub use slot::{BatchSink, BatchSlot, MemorySink, MemorySlot};
+pub use stats::{EpochReport, Limit, Progress, StageTotals};
+
+use crate::error::{Error, Result};
+use crate::plan::RunPlan;
+use job::Job;
+use queue::{JobQueue, Lane};
+use stats::Statistics;
+
+/// How often a waiting thread looks whether the run has ended.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// One run over a dataset, ready to start.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+/// use ddas_formats::{Dataset, DatasetWriter, Encoding, Packed};
+/// use ddas_loader::{Engine, LastBatch, MemorySink, PlanOptions, Position, RunPlan};
+/// use ddas_runtime::{Dtype, Layout, OutputFormat, Pipeline, Recipe};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("tiny.lmdb");
+/// let mut writer = DatasetWriter::create(&path, false)?;
+/// for label in 0..10 {
+///     writer.append(label, Encoding::Raw, 32, 32, &[label as u8; 32 * 32 * 3])?;
+/// }
+/// # let classes = (0..10).map(|class| class.to_string()).collect();
+/// writer.finish(classes, Packed::default())?;
+///
+/// let dataset = Dataset::open(&path)?;
+/// let output = OutputFormat { dtype: Dtype::F32, layout: Layout::Nchw };
+/// let pipeline = Pipeline::new(Recipe::named("cifar")?, None, 2, 0, output)?;
+/// let plan = RunPlan::new(PlanOptions {
+///     samples: dataset.len(), batch_size: 4, world_size: 1, epochs: 2, last: LastBatch::Pad, start: Position::default(), seed: 0,
+/// })?;
+/// let sink = MemorySink::new(2, 4, pipeline.sample_bytes(), |part: &_, _: &[u8], labels: &[i64], _: &[u64]| {
+///     println!("{part:?} has labels {labels:?}");
+/// });
+/// let engine = Engine::new(dataset, pipeline, plan, 2);
+/// let progress = engine.run(vec![sink], &AtomicBool::new(false), &|report| println!("{report}"))?;
+/// assert_eq!(progress.samples, 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Engine {
+    dataset: Dataset,
+    pipeline: Pipeline,
+    plan: RunPlan,
+    threads: usize,
+    statistics: Statistics,
+}
+
+impl Engine {
+    /// An engine with `threads` workers (at least one).
+    pub fn new(dataset: Dataset, pipeline: Pipeline, plan: RunPlan, threads: usize) -> Engine {
+        let threads = threads.max(1);
+        Engine {
+            dataset,
+            pipeline,
+            plan,
+            threads,
+            statistics: Statistics::new(threads),
+        }
+    }
+
+    /// How far the run is; callable from any thread.
+    pub fn progress(&self) -> Progress {
+        self.statistics.progress(self.plan.options().world_size)
+    }
+
+    /// The plan it follows.
+    pub fn plan(&self) -> &RunPlan {
+        &self.plan
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Fills and publishes every batch of the plan, one sink a rank, and returns when all are published.
+    ///
+    /// When `stop` is raised no new batch is begun; those under way are finished and published. `on_epoch` is called
+    /// on a worker thread at the end of every epoch.
+    ///
+    /// # Errors
+    /// The first error of any worker or sink, after all threads have ended. [`Error::Sample`] names the sample.
+    ///
+    /// # Panics
+    /// When the number of sinks is not the plan's world size.
+    pub fn run<K: BatchSink>(
+        &self,
+        sinks: Vec<K>,
+        stop: &AtomicBool,
+        on_epoch: &(dyn Fn(&EpochReport) + Sync),
+    ) -> Result<Progress> {
+        assert_eq!(
+            sinks.len(),
+            self.plan.options().world_size as usize,
+            "one sink for each rank"
+        );
+        let run = Run::<K::Slot> {
+            engine: self,
+            queue: JobQueue::new(sinks.len()),
+            lanes: sinks.iter().map(|_| Lane::new()).collect(),
+            on_epoch,
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        thread::scope(|scope| {
+            for (rank, sink) in sinks.into_iter().enumerate() {
+                let run = &run;
+                spawn(scope, format!("feeder {rank}"), run, move || {
+                    let outcome = run.feed(rank as u32, sink, stop);
+                    run.queue.feeder_left();
+                    outcome
+                });
+            }
+            for worker in 0..self.threads {
+                let run = &run;
+                spawn(scope, format!("worker {worker}"), run, move || {
+                    worker::work(run)
+                });
+            }
+        });
+        match run
+            .failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            Some(error) => Err(error),
+            None => Ok(self.progress()),
+        }
+    }
+}
+
+/// Starts a thread whose error, or failure to start, ends the run.
+fn spawn<'scope, S: BatchSlot + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: String,
+    run: &'scope Run<'_, S>,
+    body: impl FnOnce() -> Result<()> + Send + 'scope,
+) {
+    let started = thread::Builder::new()
+        .name(name)
+        .spawn_scoped(scope, move || {
+            if let Err(error) = body() {
+                run.fail(error);
+            }
+        });
+    if let Err(source) = started {
+        run.fail(Error::Io {
+            action: "starting a thread".to_owned(),
+            source,
+        });
+    }
+}
+
+/// What the threads of one run share.
+struct Run<'run, S> {
+    engine: &'run Engine,
+    queue: JobQueue<S>,
+    lanes: Vec<Lane<S>>,
+    on_epoch: &'run (dyn Fn(&EpochReport) + Sync),
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl<S: BatchSlot> Run<'_, S> {
+    /// Ends the run; the first error is the one reported, later ones follow from it.
+    fn fail(&self, error: Error) {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Acquires a slot for every batch of `rank`.
+    fn feed<K: BatchSink<Slot = S>>(
+        &self,
+        rank: u32,
+        mut sink: K,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let plan = &self.engine.plan;
+        let lane = &self.lanes[rank as usize];
+        let mut order = plan.order(plan.options().start.epoch);
+        let mut order_epoch = plan.options().start.epoch;
+        for part in plan.batches(rank) {
+            if part.epoch != order_epoch {
+                (order, order_epoch) = (plan.order(part.epoch), part.epoch);
+            }
+            let slot = loop {
+                if stop.load(Ordering::Acquire) || self.has_failed() {
+                    return Ok(());
+                }
+                let began = Instant::now();
+                if let Some(slot) = sink.acquire(stop, HEARTBEAT)? {
+                    break slot;
+                }
+                if rank == 0 && !sink.attended() {
+                    self.engine
+                        .statistics
+                        .unattended(part.epoch, began.elapsed());
+                }
+            };
+            let job = Arc::new(Job::new(
+                part,
+                order,
+                slot,
+                self.engine.pipeline.sample_bytes(),
+            )?);
+            lane.push(Arc::clone(&job));
+            if part.samples == 0 {
+                self.publish_complete(rank)?;
+            } else {
+                self.queue.push(job);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what is complete at the front of the rank's lane.
+    fn publish_complete(&self, rank: u32) -> Result<()> {
+        self.lanes[rank as usize].publish_complete(|job, slot| {
+            let part = job.part();
+            let snapshot = self
+                .engine
+                .pipeline
+                .schedule()
+                .map(|schedule| schedule.snapshot_index(part.epoch) as u32);
+            slot.publish(part, snapshot)?;
+            let report = self.engine.statistics.published(
+                &self.engine.plan,
+                part.epoch,
+                part.step,
+                part.samples,
+            );
+            if let Some(report) = report {
+                (self.on_epoch)(&report);
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! Where batches are written: the ring's slots, or plain memory.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::plan::BatchPart;
+
+/// Hands out the slots of one rank, in the order in which its batches will be published.
+pub trait BatchSink: Send {
+    /// A place for one batch.
+    type Slot: BatchSlot;
+
+    /// Waits until a slot is free, but no longer than `timeout`; `None` when none became free or `stop` was raised.
+    ///
+    /// # Errors
+    /// When no batch can be handed over any more.
+    fn acquire(&mut self, stop: &AtomicBool, timeout: Duration) -> Result<Option<Self::Slot>>;
+
+    /// Whether somebody is there to take batches. Time without anybody is not counted as waiting for the trainer.
+    fn attended(&self) -> bool {
+        true
+    }
+}
+
+/// A place for one batch; dropping it unpublished gives it up.
+///
+/// # Safety
+/// The three regions must not overlap. They must stay where they are, readable and writable by any thread, and be
+/// touched by nobody else until the slot is published or dropped, even when the slot value itself is moved.
+pub unsafe trait BatchSlot: Send {
+    /// Room for the images, one after the other, without gaps.
+    fn images_mut(&mut self) -> &mut [u8];
+    /// Room for the labels.
+    fn labels_mut(&mut self) -> &mut [i64];
+    /// Room for the samples' numbers.
+    fn indices_mut(&mut self) -> &mut [u64];
+    /// Hands the finished batch over. `snapshot` is the number of the policy snapshot that augmented it.
+    ///
+    /// # Errors
+    /// When the batch cannot be handed over.
+    fn publish(self, part: &BatchPart, snapshot: Option<u32>) -> Result<()>;
+}
+
+/// A sink of plain memory whose trainer takes every batch at once: it measures the loader alone.
+///
+/// `received` sees every batch in order, before its memory is used again.
+pub struct MemorySink<F> {
+    pool: Arc<Pool>,
+    received: Arc<F>,
+}
+
+struct Pool {
+    free: Mutex<Vec<Buffers>>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Buffers {
+    images: Vec<u8>,
+    labels: Vec<i64>,
+    indices: Vec<u64>,
+}
+
+/// A slot of a [`MemorySink`].
+pub struct MemorySlot<F> {
+    buffers: Buffers,
+    pool: Arc<Pool>,
+    received: Arc<F>,
+}
+
+impl<F> MemorySink<F>
+where
+    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+{
+    /// A sink of `slots` batches of `batch_size` samples of `sample_bytes` each.
+    pub fn new(slots: usize, batch_size: usize, sample_bytes: usize, received: F) -> MemorySink<F> {
+        let buffers = || Buffers {
+            images: vec![0; batch_size * sample_bytes],
+            labels: vec![0; batch_size],
+            indices: vec![0; batch_size],
+        };
+        let free = Mutex::new((0..slots).map(|_| buffers()).collect());
+        MemorySink {
+            pool: Arc::new(Pool {
+                free,
+                freed: Condvar::new(),
+            }),
+            received: Arc::new(received),
+        }
+    }
+}
+
+impl<F> BatchSink for MemorySink<F>
+where
+    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+{
+    type Slot = MemorySlot<F>;
+
+    fn acquire(&mut self, _stop: &AtomicBool, timeout: Duration) -> Result<Option<MemorySlot<F>>> {
+        let free = self
+            .pool
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut free, _) = self
+            .pool
+            .freed
+            .wait_timeout_while(free, timeout, |free| free.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(free.pop().map(|buffers| MemorySlot {
+            buffers,
+            pool: Arc::clone(&self.pool),
+            received: Arc::clone(&self.received),
+        }))
+    }
+}
+
+// SAFETY: three separate heap allocations, owned by the slot alone; moving a `Vec` does not move its elements.
+unsafe impl<F> BatchSlot for MemorySlot<F>
+where
+    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+{
+    fn images_mut(&mut self) -> &mut [u8] {
+        &mut self.buffers.images
+    }
+
+    fn labels_mut(&mut self) -> &mut [i64] {
+        &mut self.buffers.labels
+    }
+
+    fn indices_mut(&mut self) -> &mut [u64] {
+        &mut self.buffers.indices
+    }
+
+    fn publish(mut self, part: &BatchPart, _snapshot: Option<u32>) -> Result<()> {
+        let Buffers {
+            images,
+            labels,
+            indices,
+        } = &self.buffers;
+        let sample_bytes = images.len() / labels.len().max(1);
+        let n = part.samples;
+        (self.received)(
+            part,
+            &images[..n * sample_bytes],
+            &labels[..n],
+            &indices[..n],
+        );
+        self.pool
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(std::mem::take(&mut self.buffers));
+        self.pool.freed.notify_one();
+        Ok(())
+    }
+}

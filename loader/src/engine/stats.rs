@@ -1,0 +1,309 @@
+//! Where the time of an epoch went, and who was the limit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::plan::RunPlan;
+
+/// Time spent on the stages of samples, summed over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StageTotals {
+    /// Finding samples in the dataset and checking their checksums.
+    pub read: Duration,
+    /// Decoding JPEG and PNG.
+    pub decode: Duration,
+    /// Resizing crops, and drawing and applying the policy's operations.
+    pub augment: Duration,
+    /// Plain crops, flips, normalising, converting and writing into the slot.
+    pub write: Duration,
+}
+
+impl StageTotals {
+    pub(super) fn add(&mut self, other: &StageTotals) {
+        self.read += other.read;
+        self.decode += other.decode;
+        self.augment += other.augment;
+        self.write += other.write;
+    }
+
+    fn busy(&self) -> Duration {
+        self.read + self.decode + self.augment + self.write
+    }
+}
+
+/// Who held the run back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// The workers had finished batches and waited for slots.
+    Trainer,
+    /// The workers were busy all the time, most of it reading.
+    Read,
+    /// The workers were busy all the time, most of it decoding.
+    Decode,
+    /// The workers were busy all the time, most of it augmenting.
+    Augment,
+    /// The workers were busy all the time, most of it writing.
+    Write,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::Trainer => "the trainer",
+            Limit::Read => "the loader (read)",
+            Limit::Decode => "the loader (decode)",
+            Limit::Augment => "the loader (augment)",
+            Limit::Write => "the loader (write)",
+        })
+    }
+}
+
+/// What one epoch, or a part of one, took.
+///
+/// `Display` is the line that the daemon prints at the end of an epoch.
+#[derive(Clone, Debug, Serialize)]
+pub struct EpochReport {
+    /// Training epoch, from 0.
+    pub epoch: u32,
+    /// Global batches handed over.
+    pub steps: u64,
+    /// Samples handed over, all ranks together.
+    pub samples: u64,
+    /// Wall time with somebody there to take batches, in seconds.
+    pub seconds: f64,
+    /// Wall time without any consumer, in seconds; not part of `seconds`.
+    pub unattended_seconds: f64,
+    /// Samples per second of `seconds`.
+    pub images_per_second: f64,
+    /// Worker threads.
+    pub threads: usize,
+    /// Worker time spent reading, in seconds summed over threads (so are the next four).
+    pub read_seconds: f64,
+    /// Worker time spent decoding.
+    pub decode_seconds: f64,
+    /// Worker time spent augmenting.
+    pub augment_seconds: f64,
+    /// Worker time spent normalising and writing.
+    pub write_seconds: f64,
+    /// Worker time spent waiting for the trainer to free a slot.
+    pub wait_seconds: f64,
+    /// Who held the epoch back.
+    pub limit: Limit,
+}
+
+impl EpochReport {
+    fn new(
+        epoch: u32,
+        steps: u64,
+        threads: usize,
+        totals: &EpochTotals,
+        wall: Duration,
+    ) -> EpochReport {
+        let stages = totals.stages;
+        let attended = wall.saturating_sub(totals.unattended);
+        let wait = totals
+            .idle
+            .saturating_sub(totals.unattended * threads as u32);
+        let seconds = attended.as_secs_f64();
+        // A worker idles only when every acquired slot is filled and the trainer has freed no other: a tenth of the
+        // time is more than the seams between batches explain.
+        let trainer = wait.as_secs_f64() > 0.1 * (wait + stages.busy()).as_secs_f64();
+        let dearest = [
+            (stages.read, Limit::Read),
+            (stages.decode, Limit::Decode),
+            (stages.augment, Limit::Augment),
+            (stages.write, Limit::Write),
+        ]
+        .into_iter()
+        .max_by_key(|stage| stage.0)
+        .map_or(Limit::Read, |stage| stage.1);
+        EpochReport {
+            epoch,
+            steps,
+            samples: totals.samples,
+            seconds,
+            unattended_seconds: totals.unattended.as_secs_f64(),
+            images_per_second: totals.samples as f64 / seconds.max(1e-9),
+            threads,
+            read_seconds: stages.read.as_secs_f64(),
+            decode_seconds: stages.decode.as_secs_f64(),
+            augment_seconds: stages.augment.as_secs_f64(),
+            write_seconds: stages.write.as_secs_f64(),
+            wait_seconds: wait.as_secs_f64(),
+            limit: if trainer { Limit::Trainer } else { dearest },
+        }
+    }
+
+    /// Worker time of all stages and of waiting, in seconds summed over threads.
+    pub fn accounted_seconds(&self) -> f64 {
+        self.read_seconds
+            + self.decode_seconds
+            + self.augment_seconds
+            + self.write_seconds
+            + self.wait_seconds
+    }
+}
+
+impl fmt::Display for EpochReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.accounted_seconds().max(1e-9);
+        let percent = |seconds: f64| 100.0 * seconds / all;
+        write!(
+            f,
+            "epoch {}: {} images in {:.1} s, {:.0} images/s; worker time: read {:.0} %, decode {:.0} %, augment {:.0} %, \
+             write {:.0} %, wait for trainer {:.0} %; the limit was {}",
+            self.epoch,
+            self.samples,
+            self.seconds,
+            self.images_per_second,
+            percent(self.read_seconds),
+            percent(self.decode_seconds),
+            percent(self.augment_seconds),
+            percent(self.write_seconds),
+            percent(self.wait_seconds),
+            self.limit,
+        )?;
+        if self.unattended_seconds >= 0.1 {
+            write!(
+                f,
+                " ({:.1} s more without a consumer)",
+                self.unattended_seconds
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How far a run is; what `status` and a progress bar show.
+#[derive(Clone, Debug, Serialize)]
+pub struct Progress {
+    /// The newest batch handed over, if any.
+    pub epoch: Option<u32>,
+    /// Its step in the epoch.
+    pub step: Option<u64>,
+    /// Batches handed over since the start, all ranks together.
+    pub batches: u64,
+    /// Samples handed over since the start, all ranks together.
+    pub samples: u64,
+    /// What the run took so far.
+    pub total: EpochReport,
+}
+
+#[derive(Clone, Default)]
+struct EpochTotals {
+    stages: StageTotals,
+    idle: Duration,
+    unattended: Duration,
+    samples: u64,
+    batches: u64,
+}
+
+impl EpochTotals {
+    fn add(&mut self, other: &EpochTotals) {
+        self.stages.add(&other.stages);
+        self.idle += other.idle;
+        self.unattended += other.unattended;
+        self.samples += other.samples;
+        self.batches += other.batches;
+    }
+}
+
+/// Gathers the figures of a run. Epochs overlap: workers begin one while the trainer still takes the last.
+pub(super) struct Statistics {
+    threads: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    started: Instant,
+    epoch_started: Instant,
+    open: BTreeMap<u32, EpochTotals>,
+    closed: EpochTotals,
+    newest: Option<(u32, u64)>,
+}
+
+impl Statistics {
+    pub(super) fn new(threads: usize) -> Statistics {
+        let now = Instant::now();
+        let state = State {
+            started: now,
+            epoch_started: now,
+            open: BTreeMap::new(),
+            closed: EpochTotals::default(),
+            newest: None,
+        };
+        Statistics {
+            threads,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn worked(&self, epoch: u32, stages: &StageTotals, idle: Duration) {
+        self.with(|state| {
+            let totals = state.open.entry(epoch).or_default();
+            totals.stages.add(stages);
+            totals.idle += idle;
+        });
+    }
+
+    pub(super) fn unattended(&self, epoch: u32, time: Duration) {
+        self.with(|state| state.open.entry(epoch).or_default().unattended += time);
+    }
+
+    /// Counts a published batch of `samples`; the epoch's report when it was the epoch's last.
+    pub(super) fn published(
+        &self,
+        plan: &RunPlan,
+        epoch: u32,
+        step: u64,
+        samples: usize,
+    ) -> Option<EpochReport> {
+        let start = plan.options().start;
+        let steps = plan.steps_per_epoch() - if epoch == start.epoch { start.step } else { 0 };
+        let expected = steps * u64::from(plan.options().world_size);
+        self.with(|state| {
+            state.newest = state.newest.max(Some((epoch, step)));
+            let totals = state.open.entry(epoch).or_default();
+            totals.samples += samples as u64;
+            totals.batches += 1;
+            if totals.batches < expected {
+                return None;
+            }
+            let totals = state.open.remove(&epoch)?;
+            let wall = state.epoch_started.elapsed();
+            state.epoch_started += wall;
+            state.closed.add(&totals);
+            Some(EpochReport::new(epoch, steps, self.threads, &totals, wall))
+        })
+    }
+
+    pub(super) fn progress(&self, world_size: u32) -> Progress {
+        self.with(|state| {
+            let mut totals = state.closed.clone();
+            state.open.values().for_each(|open| totals.add(open));
+            let steps = totals.batches / u64::from(world_size);
+            Progress {
+                epoch: state.newest.map(|newest| newest.0),
+                step: state.newest.map(|newest| newest.1),
+                batches: totals.batches,
+                samples: totals.samples,
+                total: EpochReport::new(
+                    state.newest.map_or(0, |newest| newest.0),
+                    steps,
+                    self.threads,
+                    &totals,
+                    state.started.elapsed(),
+                ),
+            }
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! A worker: reads, decodes, augments and writes samples into the batches of the queue.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use ddas_formats::DatasetReader;
+use ddas_runtime::PipelineScratch;
+
+use super::job::Claim;
+use super::queue::Next;
+use super::slot::BatchSlot;
+use super::stats::StageTotals;
+use super::{HEARTBEAT, Run};
+use crate::check::panic_message;
+use crate::error::{Error, Result};
+use crate::plan::{BatchPart, Position};
+
+/// Works until no batch is left or the run has failed.
+pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
+    let reader = run.engine.dataset.reader()?;
+    let mut scratch = PipelineScratch::default();
+    let mut idle = Duration::ZERO;
+    while !run.has_failed() {
+        let asked = Instant::now();
+        let job = match run.queue.next(HEARTBEAT) {
+            Next::Job(job) => job,
+            Next::Nothing => {
+                idle += asked.elapsed();
+                continue;
+            }
+            Next::Closed => return Ok(()),
+        };
+        let part = *job.part();
+        let Some(claim) = job.claim(claim_size(part.samples, run.engine.threads)) else {
+            continue;
+        };
+        idle += asked.elapsed();
+        let (stages, complete) = fill(run, &reader, &mut scratch, &part, claim)?;
+        run.engine.statistics.worked(part.epoch, &stages, idle);
+        idle = Duration::ZERO;
+        if complete {
+            run.publish_complete(part.rank)?;
+        }
+    }
+    Ok(())
+}
+
+/// Samples a worker takes at once: a quarter of its fair share, so that no worker ends much later than another, and
+/// at most 16, so that a slow sample does not hold many back.
+fn claim_size(samples: usize, threads: usize) -> usize {
+    (samples / (threads * 4)).clamp(1, 16)
+}
+
+/// Makes the samples of a claim; whether the batch is complete with them.
+fn fill<S: BatchSlot>(
+    run: &Run<'_, S>,
+    reader: &DatasetReader,
+    scratch: &mut PipelineScratch,
+    part: &BatchPart,
+    mut claim: Claim<'_, S>,
+) -> Result<(StageTotals, bool)> {
+    let mut stages = StageTotals::default();
+    for i in claim.range() {
+        let index = claim.index(i);
+        let dataset = || run.engine.dataset.path().to_owned();
+        let at = Position {
+            epoch: part.epoch,
+            step: part.step,
+        };
+        // The scratch may be left in any state by a panic; it is not used again, because a panic ends the run.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            fill_one(run, reader, scratch, part.epoch, index, &mut claim, i)
+        }));
+        match made {
+            Ok(Ok(times)) => stages.add(&times),
+            Ok(Err(source)) => {
+                return Err(Error::Sample {
+                    dataset: dataset(),
+                    index,
+                    at,
+                    source,
+                });
+            }
+            Err(panic) => {
+                return Err(Error::WorkerPanicked {
+                    dataset: dataset(),
+                    index,
+                    at,
+                    message: panic_message(&*panic),
+                });
+            }
+        }
+    }
+    Ok((stages, claim.finish()))
+}
+
+fn fill_one<S: BatchSlot>(
+    run: &Run<'_, S>,
+    reader: &DatasetReader,
+    scratch: &mut PipelineScratch,
+    epoch: u32,
+    index: u64,
+    claim: &mut Claim<'_, S>,
+    i: usize,
+) -> std::result::Result<StageTotals, Box<dyn std::error::Error + Send + Sync>> {
+    let place = claim.place(i);
+    let began = Instant::now();
+    let sample = reader.get(index)?;
+    let read = began.elapsed();
+    *place.label = sample.label;
+    *place.index = index;
+    let times = run
+        .engine
+        .pipeline
+        .process(scratch, &sample, epoch, index, place.image)?;
+    Ok(StageTotals {
+        read,
+        decode: times.decode,
+        augment: times.crop + times.policy,
+        write: times.write,
+    })
+}

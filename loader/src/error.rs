@@ -1,0 +1,101 @@
+//! Why a run of the loader ended early.
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+
+use crate::plan::{PlanError, Position};
+
+/// Result of the loader.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a run could not start or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The sizes asked for do not fit together.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A dataset or policy cannot be read.
+    #[error(transparent)]
+    Format(#[from] ddas_formats::Error),
+    /// A recipe or image cannot be processed.
+    #[error(transparent)]
+    Runtime(#[from] ddas_runtime::Error),
+    /// The ring cannot be set up or kept.
+    #[error(transparent)]
+    Ring(#[from] crate::ring::Error),
+    /// A sample is damaged. The run ends: no trainer should learn from a dataset that is not what it was.
+    #[error(
+        "sample {index} of {} (needed at {at}) is bad; `ddas-loader verify` lists every bad sample, and packing the \
+         source again repairs them",
+        dataset.display()
+    )]
+    Sample {
+        /// The dataset.
+        dataset: PathBuf,
+        /// The sample's number.
+        index: u64,
+        /// Where in the run it was needed.
+        at: Position,
+        /// What is wrong with it.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A worker panicked: a defect of this program, not of its input.
+    #[error("a worker panicked on sample {index} of {} (needed at {at}): {message}", dataset.display())]
+    WorkerPanicked {
+        /// The dataset.
+        dataset: PathBuf,
+        /// The sample being processed.
+        index: u64,
+        /// Where in the run it was needed.
+        at: Position,
+        /// The panic's message.
+        message: String,
+    },
+    /// A slot is smaller than the batch that belongs into it.
+    #[error("a slot of rank {rank} holds {found} {what}, expected at least {expected}")]
+    SlotTooSmall {
+        /// The rank of the ring.
+        rank: u32,
+        /// What is short: bytes of images, labels or indices.
+        what: &'static str,
+        /// How many it holds.
+        found: usize,
+        /// How many the batch has.
+        expected: usize,
+    },
+    /// The operating system refused something.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// An error and its causes in one line, outermost first; a cause that the message before already quotes is not
+/// repeated.
+///
+/// ```
+/// use ddas_loader::{Error, one_line};
+///
+/// let source = std::io::Error::other("disk on fire");
+/// let error = Error::Io { action: "reading".to_owned(), source };
+/// assert_eq!(one_line(&error), "reading: disk on fire");
+/// ```
+pub fn one_line(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let message = error.to_string();
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.is_empty() {
+            text = message;
+        } else if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        next = error.source();
+    }
+    text
+}
