@@ -3,8 +3,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use ddas_formats::{Extent, Interpolation, Operation, SearchSpace, SignRule, Warp};
-use ddas_runtime::{Image, Kernels, PassOrder, Rect, ResizeFilter, Resizer};
+use ddas_formats::{
+    Encoding, Extent, Interpolation, Operation, Policy, Sample, SearchSpace, SignRule, Snapshot,
+    Warp,
+};
+use ddas_runtime::{
+    Dtype, Image, Kernels, Layout as Axes, OutputFormat, PassOrder, Pipeline, PipelineScratch,
+    Recipe, Rect, ResizeFilter, Resizer,
+};
 
 struct Counting;
 
@@ -89,4 +95,49 @@ fn kernels_and_resizer_reuse_their_memory() {
     allocations(&mut round);
     assert_eq!(allocations(&mut round), 0);
     assert!(first > 0, "the counter counts");
+}
+
+#[test]
+fn a_pipeline_reuses_its_memory() {
+    let space = SearchSpace::named("paper68").unwrap();
+    let uniform = vec![1.0 / space.len() as f64; space.len()];
+    let snapshot = Snapshot::new(1.0, uniform).unwrap();
+    let policy = Policy::new(space, vec![snapshot]).unwrap();
+    let output = OutputFormat {
+        dtype: Dtype::F32,
+        layout: Axes::Nchw,
+    };
+    let pixels = vec![77; 32 * 32 * 3];
+    let jpeg = include_bytes!("images/restart.jpg");
+    let cmyk = include_bytes!("images/cmyk.jpg");
+    for (recipe, encoding, (width, height), payload) in [
+        ("cifar", Encoding::Raw, (32, 32), &pixels[..]),
+        ("imagenet", Encoding::Raw, (32, 32), &pixels),
+        ("imagenet", Encoding::Jpeg, (70, 40), jpeg),
+        ("imagenet", Encoding::Jpeg, (35, 26), cmyk),
+    ] {
+        let sample = Sample {
+            label: 0,
+            encoding,
+            width,
+            height,
+            payload,
+        };
+        let recipe = Recipe::named(recipe).unwrap();
+        let pipeline = Pipeline::new(recipe, Some(&policy), 1, 4, output).unwrap();
+        let mut scratch = PipelineScratch::default();
+        let mut out = vec![0; pipeline.sample_bytes()];
+        let mut run = |indices: std::ops::Range<u64>| {
+            for index in indices {
+                pipeline
+                    .process(&mut scratch, &sample, 0, index, &mut out)
+                    .unwrap();
+            }
+        };
+        // Long enough for every operation and the largest crop to come up.
+        let first = allocations(|| run(0..600));
+        assert!(first > 0, "the counter counts");
+        let later = allocations(|| run(600..1000));
+        assert_eq!(later, 0, "{} {encoding}", pipeline.recipe().name());
+    }
 }
