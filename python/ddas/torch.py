@@ -67,7 +67,7 @@ class DataLoader:
         self._pin_memory = pin_memory
         self._stream = connect(name, _own_rank(name, wait) if rank is None else rank, timeout, wait)
         # The epoch being delivered, or the one the next loop delivers; a guess until the first batch says.
-        self._epoch = self._stream.info.start_epoch
+        self._epoch = self._stream.info.start.epoch
         self._steps_taken = 0
         self._expected: int | None = None
         self._held: Batch | None = None

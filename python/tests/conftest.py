@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ddas
+from ddas import _ddas
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # A test that takes longer hangs.
@@ -136,7 +139,7 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Starts daemons in a runtime folder of the test's own, and ends them afterwards.
 
     `serve(dataset, epochs=2, batch_size=8, dtype="u8", ...)`: every keyword is a flag.
-    Returns when the daemon's socket is there.
+    Returns when the daemon answers.
     """
     # Socket paths must stay short; tmp_path may not be.
     runtime = Path(f"/tmp/ddas-test-{os.getpid()}-{time.monotonic_ns()}")
@@ -155,9 +158,9 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         daemon = Daemon(name, process, log)
         daemons.append(daemon)
         deadline = time.monotonic() + 30
-        while not (runtime / f"{name}.sock").exists():
+        while not answers(name):
             assert process.poll() is None, f"{' '.join(command)} ended with {process.returncode}:\n{daemon.log}"
-            assert time.monotonic() < deadline, f"no socket after 30 s:\n{daemon.log}"
+            assert time.monotonic() < deadline, f"no answer after 30 s:\n{daemon.log}"
             time.sleep(0.01)
         return daemon
 
@@ -170,6 +173,15 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for left in runtime.iterdir():
             left.unlink()
         runtime.rmdir()
+
+
+def answers(name: str) -> bool:
+    """Whether a daemon of this name can be connected to."""
+    try:
+        _ddas.world_size(name, 0.0)
+    except ddas.NoSuchDaemon:
+        return False
+    return True
 
 
 def python(script: str, *arguments: str) -> subprocess.Popen[str]:
