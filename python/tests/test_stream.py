@@ -69,6 +69,20 @@ def test_every_sample_once_an_epoch_with_its_pixels_and_label(serve: Serve, data
     assert len({tuple(order) for order in orders}) == 3, "every epoch has its own order"
 
 
+def test_the_imagenet_recipe(serve: Serve, photos: Dataset) -> None:
+    serve(photos, recipe="imagenet", epochs=2, batch_size=4, dtype="u8", layout="nhwc")
+    with ddas.connect("train") as stream:
+        assert stream.info.shape == (224, 224, 3) and stream.info.recipe == "imagenet"
+        indices = []
+        for batch in stream:
+            assert batch.images.shape == (len(batch), 224, 224, 3)
+            assert np.array_equal(batch.labels, photos.labels[batch.indices])
+            # Classes differ in brightness, whatever part of an image was cut out.
+            assert np.array_equal(batch.images.mean((1, 2, 3)) > 127, batch.labels == 1)
+            indices += batch.indices.tolist()
+    assert sorted(indices[:13]) == sorted(indices[13:]) == list(range(13))
+
+
 def test_a_policy_gives_the_images_of_augment(serve: Serve, dataset: Dataset, tmp_path: Path) -> None:
     space = ddas.search_space("paper68")
     share = 1 / len(space["operations"])

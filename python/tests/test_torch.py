@@ -120,6 +120,13 @@ def test_device_and_pinning(serve: Serve, dataset: Dataset) -> None:
     assert targets.device.type == "meta" and targets.dtype == torch.int64
 
 
+def test_pinning_needs_cuda(serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    serve(dataset)
+    with pytest.raises(ValueError, match="pin_memory.*CUDA"):
+        DataLoader("train", pin_memory=True)
+
+
 def test_rank_comes_from_the_environment_when_there_are_several(
     serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
