@@ -37,7 +37,7 @@ from ddas._errors import (
     TimedOut,
     VersionMismatch,
 )
-from ddas._stream import Batch, Normalization, Position, Stream, StreamInfo, connect
+from ddas._stream import Batch, Stream, StreamInfo, connect
 
 __all__ = [
     "Augment",
@@ -50,10 +50,8 @@ __all__ = [
     "ForkedProcess",
     "HoldsAllSlots",
     "NoSuchDaemon",
-    "Normalization",
     "Policy",
     "PolicyError",
-    "Position",
     "Refused",
     "Snapshot",
     "Stream",

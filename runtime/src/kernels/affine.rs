@@ -56,10 +56,10 @@ pub(super) fn warp(
     match warp.interpolation {
         Interpolation::Nearest => nearest(source, matrix, warp.fill, columns, target),
         Interpolation::Bilinear => {
-            interpolate::bilinear(source, matrix, warp.fill, target);
+            interpolate::warp(source, matrix, warp.fill, interpolate::bilinear, target);
         }
         Interpolation::Bicubic => {
-            interpolate::bicubic(source, matrix, warp.fill, target);
+            interpolate::warp(source, matrix, warp.fill, interpolate::bicubic, target);
         }
     }
 }

@@ -1,0 +1,187 @@
+//! The command line as typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use ddas_search::{Config, DeviceChoice};
+
+/// Learns when and how to augment a dataset, by one-step meta-gradient on a small proxy task.
+#[derive(Debug, Parser)]
+#[command(name = "ddas-search", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Search a policy for a dataset packed by `ddas-loader pack`.
+    #[command(after_long_help = settings_help())]
+    Run(RunArgs),
+    /// Go on with a run that was stopped or killed, from its last finished epoch.
+    Resume(ResumeArgs),
+    /// Write a run's report anew.
+    Report(ReportArgs),
+    /// Compare one step with the numbers of another implementation.
+    #[command(
+        long_about = "Compare one step with the numbers of another implementation.\n\n\
+        Runs a meta-gradient step in f64 on the inputs of a safetensors file and prints how far \
+        every result lies from the file's; exit status 1 when any is further than the tolerance."
+    )]
+    CheckStep(CheckStepArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Packed dataset (a folder NAME.lmdb).
+    pub(crate) dataset: PathBuf,
+
+    /// Settings to start from: cifar10, cifar100 or sanity.
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(Config::PRESETS))]
+    pub(crate) preset: String,
+
+    /// Where the policy goes.
+    #[arg(short, long, value_name = "FILE", default_value = "policy.json")]
+    pub(crate) output: PathBuf,
+
+    /// Folder of the run: settings, metrics, checkpoint, report [default: OUTPUT without its
+    /// extension, with `-run` appended].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+
+    /// Replace an earlier run in the folder.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Change a setting of the preset; may be given many times (`--help` lists the keys).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Operations to choose from: the name of a search space, or a JSON file with one
+    /// [default: the preset's].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) search_space: Option<String>,
+
+    /// Proxy network: wrn-DEPTH-WIDTH, resnet-18 or proxy [default: the preset's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+
+    /// Decides the split, the initial weights and every draw [default: 0].
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MachineArgs {
+    /// Where to compute: auto, cpu, cuda or cuda:N. `auto` takes the first CUDA device where
+    /// there is one.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+
+    /// CPU threads of the network; 0 is one per core. Results are repeatable bit for bit for the
+    /// same number of threads.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// Folder of the run (`--run-dir` of `run`).
+    pub(crate) run_dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of the run (`--run-dir` of `run`).
+    pub(crate) run_dir: PathBuf,
+
+    /// Where the report goes [default: RUN_DIR/report.html].
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckStepArgs {
+    /// Safetensors file with the inputs of a step and its results.
+    pub(crate) file: PathBuf,
+
+    /// Largest relative difference accepted.
+    #[arg(long, value_name = "X", default_value_t = 1e-9)]
+    pub(crate) tolerance: f64,
+}
+
+fn settings_help() -> String {
+    let mut help = String::from("Keys of --set:\n");
+    for setting in Config::SETTINGS {
+        help += &format!(
+            "  {:<30} {} ({})\n",
+            setting.key, setting.about, setting.expects
+        );
+    }
+    help + "\nCtrl-C ends a run and leaves the policy of its finished epochs."
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_full_command_is_understood() {
+        let args = Args::try_parse_from([
+            "ddas-search",
+            "run",
+            "c.lmdb",
+            "--preset",
+            "cifar10",
+            "-o",
+            "p.json",
+            "--set",
+            "epochs=1",
+            "--set",
+            "branches=2",
+            "--device",
+            "cuda:1",
+            "--seed",
+            "7",
+            "--threads",
+            "2",
+        ])
+        .unwrap();
+        let Command::Run(run) = args.command else {
+            panic!("another command")
+        };
+        assert_eq!(run.set, ["epochs=1", "branches=2"]);
+        assert_eq!(run.machine.device, DeviceChoice::Cuda(1));
+        assert_eq!(run.seed, Some(7));
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for wrong in [
+            &["ddas-search", "run", "c.lmdb"][..],
+            &["ddas-search", "run", "c.lmdb", "--preset", "cifar11"],
+            &[
+                "ddas-search",
+                "run",
+                "c.lmdb",
+                "--preset",
+                "cifar10",
+                "--device",
+                "gpu",
+            ],
+            &["ddas-search", "resume"],
+        ] {
+            assert!(Args::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `run`, `resume` and `report`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use ddas_formats::Dataset;
+use ddas_search::{
+    Config, DeviceChoice, Ending, EpochReport, Metric, MetricsWriter, Observer, ProxyData,
+    RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
+};
+
+use crate::args::{ReportArgs, ResumeArgs, RunArgs};
+use crate::progress::{Estimate, Progress};
+
+pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    let config = resolve(args)?;
+    let dataset = Dataset::open(&args.dataset)?;
+    let device = prepare_libtorch(args.machine.device, args.machine.threads)?;
+    let data = ProxyData::load(&dataset, &config)?;
+    let record = RunRecord {
+        format: RunRecord::FORMAT.to_owned(),
+        version: RunRecord::VERSION,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        dataset: absolute(&args.dataset)?,
+        content_hash: dataset.manifest().content_hash.clone(),
+        preset: args.preset.clone(),
+        output: absolute(&args.output)?,
+        device: device_name(device),
+        threads: u32::try_from(tch::get_num_threads()).unwrap_or(1),
+        settings: config,
+    };
+    let search = Search::new(Arc::new(data), &record.settings, device)?;
+    let run_dir = args
+        .run_dir
+        .clone()
+        .unwrap_or_else(|| default_run_dir(&args.output));
+    let folder = RunFolder::create(&run_dir, &record, args.overwrite)?;
+    go(search, &folder, &record)
+}
+
+pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
+    let (folder, record) = RunFolder::open(&args.run_dir)?;
+    let dataset = Dataset::open(&record.dataset)?;
+    if dataset.manifest().content_hash != record.content_hash {
+        bail!(
+            "{} no longer holds the data of this run; start a new one",
+            record.dataset.display()
+        );
+    }
+    let device: DeviceChoice = record.device.parse()?;
+    let device = prepare_libtorch(device, record.threads as usize)?;
+    let data = ProxyData::load(&dataset, &record.settings)?;
+    let mut search = Search::new(Arc::new(data), &record.settings, device)?;
+    if folder.checkpoint().exists() {
+        search.restore_checkpoint(&folder.checkpoint())?;
+    }
+    eprintln!(
+        "{} of {} epochs are done",
+        search.snapshots().len(),
+        record.settings.epochs
+    );
+    go(search, &folder, &record)
+}
+
+pub(crate) fn report(args: &ReportArgs) -> Result<()> {
+    let (folder, record) = RunFolder::open(&args.run_dir)?;
+    let output = args.output.clone().unwrap_or_else(|| folder.report());
+    write_report(&folder, &record, &output)?;
+    println!("{}", output.display());
+    Ok(())
+}
+
+/// The preset with every change applied, checked before anything is read or written.
+fn resolve(args: &RunArgs) -> Result<Config> {
+    let mut config = Config::preset(&args.preset)?;
+    for assignment in &args.set {
+        config.set(assignment)?;
+    }
+    if let Some(space) = &args.search_space {
+        config.search_space = space.clone();
+    }
+    if let Some(network) = &args.model {
+        config.network = network.clone();
+    }
+    if let Some(seed) = args.seed {
+        config.seed = seed;
+    }
+    config.validate()?;
+    config.resolve_search_space()?;
+    Ok(config)
+}
+
+/// Runs what is left of a search, and writes what it found however it ends.
+fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> {
+    let stop = stop_on_signals()?;
+    let config = &record.settings;
+    let machine = match record.device.as_str() {
+        "cpu" => format!("cpu ({} threads)", record.threads),
+        device => device.to_owned(),
+    };
+    let first_epoch = search.snapshots().len() as u32;
+    let steps = search.steps_per_epoch();
+    eprintln!(
+        "search: preset {}, {}, {} operations ({}), {} epochs of {} steps, {}, seed {}",
+        record.preset,
+        config.network,
+        search.search_space().len(),
+        search.search_space().name(),
+        config.epochs,
+        steps,
+        machine,
+        config.seed
+    );
+    let estimate = Estimate {
+        preset: record.preset.clone(),
+        settings: config.clone(),
+        machine,
+    };
+    let mut observer = Recorder {
+        progress: Progress::start(estimate, steps, first_epoch),
+        metrics: folder.append_metrics(first_epoch)?,
+        folder,
+        record,
+    };
+    // On the CPU a batch takes a hundredth of the step it is for; a GPU waits otherwise.
+    let workers = match record.device.as_str() {
+        "cpu" => 1,
+        _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
+    };
+    let ending = search.run(workers, &stop, &mut observer);
+    observer.progress.finish();
+
+    let finished = search.snapshots().len();
+    if finished > 0 {
+        policy_of(&search, record)?.write(&record.output)?;
+        write_report(folder, record, &folder.report())?;
+        eprintln!("policy: {}", record.output.display());
+        eprintln!("report: {}", folder.report().display());
+    }
+    let resume = format!("ddas-search resume {}", folder.path().display());
+    match ending {
+        Ok(Ending::Finished) => Ok(()),
+        Ok(Ending::Stopped) if finished > 0 => bail!(
+            "stopped; the policy holds the {finished} of {} epochs that are done; go on with: \
+             {resume}",
+            config.epochs
+        ),
+        Ok(Ending::Stopped) => {
+            bail!("stopped before the first epoch was done: no policy; begin again with: {resume}")
+        }
+        Err(error) => {
+            let kept = format!("the policy of {finished} finished epochs was kept");
+            Err(anyhow::Error::new(error).context(kept))
+        }
+    }
+}
+
+fn policy_of(search: &Search, record: &RunRecord) -> Result<ddas_formats::Policy> {
+    let dataset = record
+        .dataset
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    Ok(search.policy(&dataset, &record.preset)?)
+}
+
+/// Writes everything down as it happens.
+struct Recorder<'a> {
+    progress: Progress,
+    metrics: MetricsWriter,
+    folder: &'a RunFolder,
+    record: &'a RunRecord,
+}
+
+impl Observer for Recorder<'_> {
+    fn step(&mut self, report: &StepReport) -> ddas_search::Result<()> {
+        self.metrics.write(&Metric::step(report))?;
+        self.progress.step(report);
+        Ok(())
+    }
+
+    fn epoch(&mut self, search: &Search, report: &EpochReport) -> ddas_search::Result<()> {
+        if let Some(snapshot) = search.snapshots().last() {
+            self.metrics.write(&Metric::epoch(report, snapshot))?;
+            let probabilities = snapshot.operation_probabilities();
+            let strongest = (0..probabilities.len())
+                .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
+                .unwrap_or_default();
+            let label = search.search_space().operations()[strongest].label();
+            let text = format!("{label} {:.3}", probabilities[strongest]);
+            self.progress
+                .epoch(report, snapshot.total_probability(), &text);
+        }
+        let dataset = self
+            .record
+            .dataset
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        search
+            .policy(&dataset, &self.record.preset)?
+            .write(&self.folder.policy())?;
+        // Last: what it stands for is complete.
+        search.save_checkpoint(&self.folder.checkpoint())
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM raise; a second Ctrl-C ends the program at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot catch signals")?;
+    }
+    Ok(stop)
+}
+
+fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(number) => format!("cuda:{number}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+fn default_run_dir(output: &Path) -> PathBuf {
+    let mut name = output.file_stem().unwrap_or_default().to_owned();
+    name.push("-run");
+    output.with_file_name(name)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_folder_lies_beside_the_policy() {
+        assert_eq!(
+            default_run_dir(Path::new("out/mine.json")),
+            Path::new("out/mine-run")
+        );
+        assert_eq!(
+            default_run_dir(Path::new("policy.json")),
+            Path::new("policy-run")
+        );
+    }
+}

@@ -1,0 +1,653 @@
+//! The settings of a search: presets, `--set key=value`, and their checks.
+
+use ddas_formats::SearchSpace;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::networks::Architecture;
+use crate::step::LossReduction;
+
+/// Every number of a search.
+///
+/// ```
+/// use ddas_search::Config;
+///
+/// let mut config = Config::preset("cifar10")?;
+/// assert_eq!((config.epochs, config.train_batch), (20, 32));
+/// config.set("epochs=5")?;
+/// assert_eq!(config.steps_per_epoch() * config.epochs, 62 * 5);
+/// let error = config.set("epochs=many").unwrap_err().to_string();
+/// assert!(error.contains("a whole number"));
+/// # Ok::<(), ddas_search::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of a search space, or path of a JSON file with one.
+    pub search_space: String,
+    /// Operations per augmented sample; none leaves it to the search space.
+    pub draws_per_sample: Option<u32>,
+    /// Proxy network, by the name of its [`Architecture`].
+    pub network: String,
+    /// Side in pixels of the square images the network sees.
+    pub image_size: u32,
+    /// Search epochs; the policy gets one snapshot each.
+    pub epochs: u32,
+    /// Samples drawn, class by class, for the network's training.
+    pub train_samples: u64,
+    /// Samples drawn for the policy's training; disjoint from the others.
+    pub validation_samples: u64,
+    /// Samples of a training batch.
+    pub train_batch: u64,
+    /// Samples of a validation batch.
+    pub validation_batch: u64,
+    /// Policies drawn in a step, each with its own augmented copy of the batch.
+    pub branches: u32,
+    /// Learning rate of the network at the start; falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// How sample losses are put together, which scales the learning rate.
+    pub loss: LossReduction,
+    /// Momentum of the network's optimiser.
+    pub momentum: f64,
+    /// Nesterov's form of the momentum.
+    pub nesterov: bool,
+    /// Weight decay of the network's optimiser.
+    pub weight_decay: f64,
+    /// Total probability at the start.
+    pub total_probability: f64,
+    /// Whether the total probability is learned; otherwise it stays as it starts.
+    pub learn_total_probability: bool,
+    /// Whether the operation probabilities are learned; otherwise they stay uniform.
+    pub learn_operation_probabilities: bool,
+    /// Adam's learning rate for the total probability's logit.
+    pub total_learning_rate: f64,
+    /// Adam's learning rate for the operation probabilities' logits.
+    pub operation_learning_rate: f64,
+    /// Adam's decay rate of the first moment.
+    pub adam_beta1: f64,
+    /// Adam's decay rate of the second moment.
+    pub adam_beta2: f64,
+    /// Whether the policy's gradient carries the network's current learning rate as a factor
+    /// (equations 16 and 17 to the letter) and so fades with it; the authors' code leaves it out.
+    pub learning_rate_factor: bool,
+    /// Epochs over which a training run smooths the total probability; 1 is off.
+    pub smoothing_window: u32,
+    /// Pixels of black border around a training image before it is cropped at random.
+    pub crop_padding: u32,
+    /// Whether training images are mirrored with probability 1/2.
+    pub flip: bool,
+    /// Side in pixels of the square cut out of a normalised training image; 0 is none.
+    pub cutout: u32,
+    /// Whether validation images are turned by 90 degrees counter-clockwise (the paper's sanity
+    /// check).
+    pub turn_validation: bool,
+    /// Mean of each colour on the 0..1 scale, subtracted.
+    pub mean: [f32; 3],
+    /// Standard deviation of each colour on the 0..1 scale, divided by.
+    pub std: [f32; 3],
+    /// Decides the split, the initial weights and every draw.
+    pub seed: u64,
+}
+
+/// One key of [`Config`] as a user meets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettingHelp {
+    /// Name, as in `--set NAME=VALUE`.
+    pub key: &'static str,
+    /// What a value must be.
+    pub expects: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+const fn help(key: &'static str, expects: &'static str, about: &'static str) -> SettingHelp {
+    SettingHelp {
+        key,
+        expects,
+        about,
+    }
+}
+
+const COUNT: &str = "a whole number";
+const NUMBER: &str = "a number";
+const SWITCH: &str = "true or false";
+const COLOURS: &str = "three numbers, as [0.5,0.5,0.5]";
+
+impl Config {
+    /// Names of the presets.
+    pub const PRESETS: &[&str] = &["cifar10", "cifar100", "sanity"];
+
+    /// Every key that [`Config::set`] takes, in the order of the struct.
+    pub const SETTINGS: &[SettingHelp] = &[
+        help(
+            "search_space",
+            "a name or a file",
+            "operations to choose from",
+        ),
+        help(
+            "draws_per_sample",
+            "a whole number or null",
+            "operations per augmented sample (null: the search space's)",
+        ),
+        help(
+            "network",
+            "a network's name",
+            "proxy network: wrn-DEPTH-WIDTH, resnet-18, proxy",
+        ),
+        help(
+            "image_size",
+            COUNT,
+            "side in pixels of the images the network sees",
+        ),
+        help("epochs", COUNT, "search epochs, one snapshot each"),
+        help("train_samples", COUNT, "samples that train the network"),
+        help("validation_samples", COUNT, "samples that train the policy"),
+        help("train_batch", COUNT, "samples of a training batch"),
+        help("validation_batch", COUNT, "samples of a validation batch"),
+        help(
+            "branches",
+            COUNT,
+            "policies drawn in a step, one augmented copy each",
+        ),
+        help(
+            "learning_rate",
+            NUMBER,
+            "network: SGD's rate at the start, falling along a cosine",
+        ),
+        help(
+            "loss",
+            "sum or mean",
+            "network: sum or mean of the samples' losses",
+        ),
+        help("momentum", NUMBER, "network: SGD's momentum"),
+        help(
+            "nesterov",
+            SWITCH,
+            "network: Nesterov's form of the momentum",
+        ),
+        help("weight_decay", NUMBER, "network: SGD's weight decay"),
+        help(
+            "total_probability",
+            NUMBER,
+            "policy: total probability at the start",
+        ),
+        help(
+            "learn_total_probability",
+            SWITCH,
+            "policy: learn the total probability or keep it",
+        ),
+        help(
+            "learn_operation_probabilities",
+            SWITCH,
+            "policy: learn them or keep them uniform",
+        ),
+        help(
+            "total_learning_rate",
+            NUMBER,
+            "policy: Adam's rate for the total probability",
+        ),
+        help(
+            "operation_learning_rate",
+            NUMBER,
+            "policy: Adam's rate for the operations",
+        ),
+        help(
+            "adam_beta1",
+            NUMBER,
+            "policy: Adam's decay rate of the first moment",
+        ),
+        help(
+            "adam_beta2",
+            NUMBER,
+            "policy: Adam's decay rate of the second moment",
+        ),
+        help(
+            "learning_rate_factor",
+            SWITCH,
+            "policy: scale its gradient by the network's rate",
+        ),
+        help(
+            "smoothing_window",
+            COUNT,
+            "epochs over which training smooths the total probability",
+        ),
+        help(
+            "crop_padding",
+            COUNT,
+            "border in pixels before the random crop of training images",
+        ),
+        help(
+            "flip",
+            SWITCH,
+            "mirror training images with probability 1/2",
+        ),
+        help(
+            "cutout",
+            COUNT,
+            "side in pixels of the square cut out of training images",
+        ),
+        help(
+            "turn_validation",
+            SWITCH,
+            "turn validation images by 90 degrees (sanity check)",
+        ),
+        help("mean", COLOURS, "mean of each colour, on the 0..1 scale"),
+        help(
+            "std",
+            COLOURS,
+            "standard deviation of each colour, on the 0..1 scale",
+        ),
+        help(
+            "seed",
+            COUNT,
+            "decides the split, the initial weights and every draw",
+        ),
+    ];
+
+    /// The settings of a named preset.
+    ///
+    /// `cifar10` and `cifar100` carry the paper's settings: WRN-40-2, 2,000 + 2,000 samples, 20
+    /// epochs, three branches. `sanity` is the paper's section 4.1: the same with validation
+    /// images turned by 90 degrees and a search space that can turn images by 90 degrees.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] for a name not in [`Config::PRESETS`].
+    pub fn preset(name: &str) -> Result<Self> {
+        let cifar = Self {
+            search_space: "paper68".to_owned(),
+            draws_per_sample: None,
+            network: "wrn-40-2".to_owned(),
+            image_size: 32,
+            epochs: 20,
+            train_samples: 2000,
+            validation_samples: 2000,
+            train_batch: 32,
+            validation_batch: 256,
+            branches: 3,
+            learning_rate: 0.01,
+            loss: LossReduction::Sum,
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            total_probability: 0.35,
+            learn_total_probability: true,
+            learn_operation_probabilities: true,
+            total_learning_rate: 0.001,
+            operation_learning_rate: 0.005,
+            adam_beta1: 0.5,
+            adam_beta2: 0.999,
+            learning_rate_factor: false,
+            smoothing_window: 1,
+            crop_padding: 4,
+            flip: true,
+            cutout: 16,
+            turn_validation: false,
+            mean: [0.4914, 0.4822, 0.4465],
+            std: [0.2023, 0.1994, 0.2010],
+            seed: 0,
+        };
+        match name {
+            "cifar10" | "cifar100" => Ok(cifar),
+            "sanity" => Ok(Self {
+                search_space: "sanity".to_owned(),
+                turn_validation: true,
+                ..cifar
+            }),
+            _ => Err(Error::UnknownName {
+                what: "preset",
+                given: name.to_owned(),
+                known: Self::PRESETS.join(", "),
+            }),
+        }
+    }
+
+    /// Applies one `key=value`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when there is no `=`, the key is unknown (the message lists all), or the
+    /// value is not what the key takes. Ranges are checked by [`Config::validate`].
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let fail = |key: &str, problem: String| Error::Setting {
+            key: key.to_owned(),
+            problem,
+        };
+        let (key, text) = assignment
+            .split_once('=')
+            .ok_or_else(|| fail(assignment, "expected KEY=VALUE".to_owned()))?;
+        let (key, text) = (key.trim(), text.trim());
+        let Some(setting) = Self::SETTINGS.iter().find(|setting| setting.key == key) else {
+            let keys: Vec<&str> = Self::SETTINGS.iter().map(|setting| setting.key).collect();
+            return Err(fail(
+                key,
+                format!("no such key; the keys are {}", keys.join(", ")),
+            ));
+        };
+        let wrong = || fail(key, format!("expected {}, got `{text}`", setting.expects));
+        let mut fields = serde_json::to_value(&*self).map_err(|_| wrong())?;
+        let Some(field) = fields.get_mut(key) else {
+            return Err(wrong());
+        };
+        *field = if field.is_string() {
+            serde_json::Value::String(text.to_owned())
+        } else {
+            serde_json::from_str(text).map_err(|_| wrong())?
+        };
+        *self = serde_json::from_value(fields).map_err(|_| wrong())?;
+        Ok(())
+    }
+
+    /// Checks every range and name, but for those that need the dataset.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the key, what was expected and what was given;
+    /// [`Error::UnknownName`] for the network.
+    pub fn validate(&self) -> Result<()> {
+        let require = |sound: bool, key: &str, wanted: &str, given: &dyn std::fmt::Display| {
+            if sound {
+                return Ok(());
+            }
+            let problem = format!("must be {wanted}, not {given}");
+            Err(Error::Setting {
+                key: key.to_owned(),
+                problem,
+            })
+        };
+        self.network.parse::<Architecture>()?;
+        if let Some(draws) = self.draws_per_sample {
+            require(
+                (1..=16).contains(&draws),
+                "draws_per_sample",
+                "from 1 to 16",
+                &draws,
+            )?;
+        }
+        let size = self.image_size;
+        require(
+            (4..=1024).contains(&size),
+            "image_size",
+            "from 4 to 1024 pixels",
+            &size,
+        )?;
+        require(
+            (1..=100_000).contains(&self.epochs),
+            "epochs",
+            "from 1 to 100000",
+            &self.epochs,
+        )?;
+        require(
+            (1..=64).contains(&self.branches),
+            "branches",
+            "from 1 to 64",
+            &self.branches,
+        )?;
+        for (key, batch, samples_key, samples) in [
+            (
+                "train_batch",
+                self.train_batch,
+                "train_samples",
+                self.train_samples,
+            ),
+            (
+                "validation_batch",
+                self.validation_batch,
+                "validation_samples",
+                self.validation_samples,
+            ),
+        ] {
+            require(
+                (2..=65_536).contains(&batch),
+                key,
+                "from 2 to 65536",
+                &batch,
+            )?;
+            let wanted = format!("at least `{key}`, which is {batch}");
+            require(samples >= batch, samples_key, &wanted, &samples)?;
+        }
+        for (key, rate) in [
+            ("learning_rate", self.learning_rate),
+            ("total_learning_rate", self.total_learning_rate),
+            ("operation_learning_rate", self.operation_learning_rate),
+            ("weight_decay", self.weight_decay),
+        ] {
+            require(
+                rate.is_finite() && rate >= 0.0,
+                key,
+                "a finite number from 0",
+                &rate,
+            )?;
+        }
+        for (key, rate) in [
+            ("momentum", self.momentum),
+            ("adam_beta1", self.adam_beta1),
+            ("adam_beta2", self.adam_beta2),
+        ] {
+            require(
+                (0.0..1.0).contains(&rate),
+                key,
+                "at least 0 and below 1",
+                &rate,
+            )?;
+        }
+        let total = self.total_probability;
+        require(
+            total > 0.0 && total < 1.0,
+            "total_probability",
+            "between 0 and 1",
+            &total,
+        )?;
+        let momentum = self.momentum;
+        require(
+            !self.nesterov || momentum > 0.0,
+            "nesterov",
+            "false without `momentum`",
+            &self.nesterov,
+        )?;
+        let window = self.smoothing_window;
+        require(window >= 1, "smoothing_window", "at least 1", &window)?;
+        let wanted = "at most `image_size`";
+        require(
+            self.crop_padding <= size,
+            "crop_padding",
+            wanted,
+            &self.crop_padding,
+        )?;
+        require(
+            self.cutout <= 2 * size,
+            "cutout",
+            "at most twice `image_size`",
+            &self.cutout,
+        )?;
+        for colour in 0..3 {
+            let (mean, std) = (self.mean[colour], self.std[colour]);
+            require((0.0..=1.0).contains(&mean), "mean", "from 0 to 1", &mean)?;
+            require(std > 0.0 && std.is_finite(), "std", "greater than 0", &std)?;
+        }
+        Ok(())
+    }
+
+    /// Full training batches in an epoch; the rest of the shuffled samples waits for the next.
+    pub fn steps_per_epoch(&self) -> u32 {
+        u32::try_from(self.train_samples / self.train_batch.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Steps of the whole search.
+    pub fn steps(&self) -> u64 {
+        u64::from(self.steps_per_epoch()) * u64::from(self.epochs)
+    }
+
+    /// Whether one step costs as much as one of `other`: the same work on batches of the same
+    /// size.
+    pub fn steps_cost_the_same(&self, other: &Self) -> bool {
+        let work = |config: &Self| {
+            let sizes = (config.train_batch, config.validation_batch, config.branches);
+            (config.network.clone(), config.image_size, sizes)
+        };
+        work(self) == work(other)
+    }
+
+    /// The search space named by the settings, or read from the file they name.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when it is neither a known name nor a readable file with a valid search
+    /// space.
+    pub fn resolve_search_space(&self) -> Result<SearchSpace> {
+        let fail = |problem: String| Error::Setting {
+            key: "search_space".to_owned(),
+            problem,
+        };
+        let space = if SearchSpace::NAMES.contains(&self.search_space.as_str()) {
+            SearchSpace::named(&self.search_space)?
+        } else {
+            let path = std::path::Path::new(&self.search_space);
+            if !path.is_file() {
+                return Err(fail(format!(
+                    "`{}` is neither a file nor one of {}",
+                    self.search_space,
+                    SearchSpace::NAMES.join(", ")
+                )));
+            }
+            let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+            serde_json::from_str(&text)
+                .map_err(|error| fail(format!("{}: {error}", path.display())))?
+        };
+        match self.draws_per_sample {
+            None => Ok(space),
+            Some(draws) => Ok(SearchSpace::new(
+                space.name(),
+                draws,
+                space.operations().to_vec(),
+            )?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_settings_is_the_struct() {
+        let config = Config::preset("cifar10").unwrap();
+        let serde_json::Value::Object(fields) = serde_json::to_value(&config).unwrap() else {
+            panic!("a struct is an object");
+        };
+        let mut keys: Vec<&str> = Config::SETTINGS.iter().map(|setting| setting.key).collect();
+        keys.sort_unstable();
+        let mut wanted: Vec<&str> = fields.keys().map(String::as_str).collect();
+        wanted.sort_unstable();
+        assert_eq!(keys, wanted);
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_names_a_search_space() {
+        for name in Config::PRESETS {
+            let config = Config::preset(name).unwrap();
+            config.validate().unwrap();
+            assert!(config.resolve_search_space().unwrap().len() > 10, "{name}");
+        }
+        let sanity = Config::preset("sanity").unwrap();
+        assert!(sanity.turn_validation);
+        assert!(
+            Config::preset("cifar")
+                .unwrap_err()
+                .to_string()
+                .contains("cifar100")
+        );
+    }
+
+    #[test]
+    fn every_kind_of_value_can_be_set() {
+        let mut config = Config::preset("cifar10").unwrap();
+        for assignment in [
+            "epochs=3",
+            "network=wrn-16-1",
+            "learning_rate=5e-2",
+            "momentum=0",
+            "loss=mean",
+            "flip=false",
+            "mean=[0.5,0.5,0.5]",
+            "draws_per_sample=1",
+            " seed = 18446744073709551615 ",
+        ] {
+            config.set(assignment).unwrap();
+        }
+        assert_eq!(config.epochs, 3);
+        assert_eq!(config.network, "wrn-16-1");
+        assert_eq!(config.learning_rate, 0.05);
+        assert_eq!(config.loss, LossReduction::Mean);
+        assert!(!config.flip);
+        assert_eq!(config.mean, [0.5; 3]);
+        assert_eq!(config.draws_per_sample, Some(1));
+        assert_eq!(config.resolve_search_space().unwrap().draws_per_sample(), 1);
+        assert_eq!(config.seed, u64::MAX);
+    }
+
+    #[test]
+    fn wrong_assignments_name_the_key_and_what_it_takes() {
+        let mut config = Config::preset("cifar10").unwrap();
+        let before = config.clone();
+        for (assignment, wanted) in [
+            ("epochs=2.5", "`epochs`: expected a whole number, got `2.5`"),
+            ("epochs=-1", "a whole number"),
+            ("epochs=", "a whole number"),
+            ("flip=yes", "true or false"),
+            ("loss=median", "sum or mean"),
+            ("mean=[0.5,0.5]", "three numbers"),
+            ("epochs", "KEY=VALUE"),
+            ("epoch=3", "the keys are search_space, draws_per_sample"),
+        ] {
+            let error = config.set(assignment).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{assignment}: {error}");
+        }
+        assert_eq!(config, before);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_their_key() {
+        for assignment in [
+            "epochs=0",
+            "train_batch=1",
+            "train_samples=31",
+            "validation_samples=255",
+            "branches=0",
+            "learning_rate=-1",
+            "momentum=1",
+            "nesterov=true",
+            "total_probability=0",
+            "smoothing_window=0",
+            "cutout=65",
+            "crop_padding=33",
+            "std=[0,1,1]",
+            "image_size=2",
+            "draws_per_sample=0",
+        ] {
+            let mut config = Config::preset("cifar10").unwrap();
+            config.set(assignment).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            let key = assignment.split('=').next().unwrap();
+            assert!(
+                error.starts_with(&format!("setting `{key}`")),
+                "{assignment}: {error}"
+            );
+        }
+        let mut config = Config::preset("cifar10").unwrap();
+        config.set("network=vgg").unwrap();
+        assert!(config.validate().is_err());
+        config.set("search_space=missing.json").unwrap();
+        let error = config.resolve_search_space().unwrap_err().to_string();
+        assert!(error.contains("paper68"), "{error}");
+    }
+
+    #[test]
+    fn the_cost_of_a_step_ignores_how_many_there_are() {
+        let preset = Config::preset("cifar10").unwrap();
+        assert_eq!(preset.steps(), 1240);
+        let mut short = preset.clone();
+        short.set("epochs=1").unwrap();
+        short.set("train_samples=320").unwrap();
+        assert_eq!(short.steps(), 10);
+        assert!(short.steps_cost_the_same(&preset));
+        short.set("branches=2").unwrap();
+        assert!(!short.steps_cost_the_same(&preset));
+    }
+}

@@ -1,0 +1,571 @@
+//! One meta-gradient step: the network along the expected gradient, then the policy's gradient.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Reduction, Tensor};
+
+use crate::error::{Error, Result};
+use crate::meta_gradient::{Branch, MetaGradient, meta_gradient};
+use crate::networks::Network;
+use crate::policy_parameters::PolicyParameters;
+
+/// How the losses of a batch's samples become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossReduction {
+    /// Their sum, as in the authors' CIFAR code: a learning rate as many times larger as the
+    /// batch is long.
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
+/// What one step learns from. Images are batch x 3 x height x width, normalised; labels i64.
+#[derive(Debug)]
+pub struct StepBatch {
+    /// The training batch without augmentation by a policy.
+    pub plain: Tensor,
+    /// The same samples augmented, one copy per drawn policy.
+    pub branches: Vec<Tensor>,
+    /// Labels of the training batch.
+    pub labels: Tensor,
+    /// The drawn policies: indices into the search space, in the order applied.
+    pub policies: Vec<Vec<usize>>,
+    /// The validation batch.
+    pub validation: Tensor,
+    /// Its labels.
+    pub validation_labels: Tensor,
+}
+
+/// The network's optimiser: stochastic gradient descent as PyTorch defines it.
+#[derive(Debug)]
+pub struct Sgd {
+    momentum: f64,
+    nesterov: bool,
+    weight_decay: f64,
+    velocity: Option<Tensor>,
+}
+
+impl Sgd {
+    /// Without momentum and weight decay when both are 0.
+    pub fn new(momentum: f64, nesterov: bool, weight_decay: f64) -> Self {
+        Self {
+            momentum,
+            nesterov,
+            weight_decay,
+            velocity: None,
+        }
+    }
+
+    /// The accumulated gradients; none before the first step or without momentum.
+    pub fn velocity(&self) -> Option<&Tensor> {
+        self.velocity.as_ref()
+    }
+
+    /// Continues with a checkpoint's velocity.
+    pub fn restore(&mut self, velocity: Option<Tensor>) {
+        self.velocity = velocity;
+    }
+
+    /// Moves the parameters against `gradient` (in the order of `Parameters::flat`), which is
+    /// used up.
+    fn update(&mut self, network: &Network, mut gradient: Tensor, rate: f64) -> Result<()> {
+        let mut values = network.parameters().flat().shallow_clone();
+        if self.weight_decay != 0.0 {
+            let _ = gradient.f_add_(&values.f_mul_scalar(self.weight_decay)?)?;
+        }
+        if self.momentum != 0.0 {
+            let velocity = match self.velocity.take() {
+                None => {
+                    let mut first = gradient.f_empty_like()?;
+                    let _ = first.f_copy_(&gradient)?;
+                    first
+                }
+                Some(mut velocity) => {
+                    let _ = velocity.f_mul_scalar_(self.momentum)?;
+                    let _ = velocity.f_add_(&gradient)?;
+                    velocity
+                }
+            };
+            if self.nesterov {
+                let _ = gradient.f_add_(&velocity.f_mul_scalar(self.momentum)?)?;
+            } else {
+                let _ = gradient.f_copy_(&velocity)?;
+            }
+            self.velocity = Some(velocity);
+        }
+        let _ = values.f_sub_(&gradient.f_mul_scalar_(rate)?)?;
+        Ok(())
+    }
+}
+
+/// The numbers of a step that do not depend on the data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOptions {
+    /// Step size of the network's update.
+    pub learning_rate: f64,
+    /// How sample losses are put together.
+    pub reduction: LossReduction,
+    /// Factor of the policy's gradient: the learning rate in the paper's equations 16 and 17,
+    /// 1 in the authors' code.
+    pub meta_scale: f64,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutcome {
+    /// Loss of the plain batch before the update; mean over samples, as the other losses.
+    pub plain_loss: f64,
+    /// Loss of each augmented copy before the update.
+    pub branch_losses: Vec<f64>,
+    /// Loss of the validation batch after the update.
+    pub validation_loss: f64,
+    /// Correct predictions in the validation batch after the update.
+    pub validation_correct: u64,
+    /// `<g_val, g_plain>`.
+    pub plain_dot: f64,
+    /// `<g_val, g_branch>` per branch.
+    pub branch_dots: Vec<f64>,
+    /// The policy's gradient.
+    pub gradient: MetaGradient,
+}
+
+/// Updates the network with the expected gradient under the policy (equation 6) and returns the
+/// gradient of the validation loss after that update with respect to the policy (equations 9
+/// to 17). The policy itself is not changed.
+///
+/// On an accelerator, the host waits for the device once, at the end.
+///
+/// # Errors
+/// [`Error::Invalid`] when there are not as many branches as policies or an operation lies outside
+/// the policy; [`Error::NotFinite`] when a loss or inner product is not finite (the network has
+/// diverged); [`Error::Torch`] when shapes or devices do not fit or memory runs out.
+pub fn meta_step(
+    network: &Network,
+    sgd: &mut Sgd,
+    policy: &PolicyParameters,
+    batch: &StepBatch,
+    options: &StepOptions,
+) -> Result<StepOutcome> {
+    if batch.branches.len() != batch.policies.len() {
+        return Err(Error::Invalid(format!(
+            "{} augmented copies for {} policies",
+            batch.branches.len(),
+            batch.policies.len()
+        )));
+    }
+    let shares = policy.branch_weights(&batch.policies)?.shares;
+    let total = policy.total_probability();
+
+    let mut losses = Vec::with_capacity(shares.len() + 2);
+    let mut gradients = Vec::with_capacity(shares.len() + 1);
+    for images in std::iter::once(&batch.plain).chain(&batch.branches) {
+        let (loss, _, gradient) = differentiate(network, images, &batch.labels, options)?;
+        losses.push(loss);
+        gradients.push(gradient);
+    }
+    // One row per copy: the expected gradient and the inner products are matrix products.
+    let gradients = Tensor::f_stack(&gradients, 0)?;
+
+    tch::no_grad(|| -> Result<()> {
+        let mut weights = vec![1.0 - total];
+        weights.extend(shares.iter().map(|share| total * share));
+        let weights = like(&weights, &gradients)?;
+        let expected = weights.f_matmul(&gradients)?;
+        sgd.update(network, expected, options.learning_rate)
+    })?;
+
+    let (loss, correct, validation_gradient) = differentiate(
+        network,
+        &batch.validation,
+        &batch.validation_labels,
+        options,
+    )?;
+    losses.push(loss);
+
+    let numbers: Vec<f64> = tch::no_grad(|| -> Result<Vec<f64>> {
+        // Equation 9 needs the differences to the plain copy; taken before the product, they
+        // keep the digits that two nearly equal inner products would lose.
+        let plain = gradients.f_narrow(0, 0, 1)?;
+        let differences = gradients
+            .f_narrow(0, 1, shares.len() as i64)?
+            .f_sub(&plain)?;
+        let parts = [
+            Tensor::f_stack(&losses, 0)?.f_to_kind(Kind::Double)?,
+            plain
+                .f_matmul(&validation_gradient)?
+                .f_to_kind(Kind::Double)?,
+            differences
+                .f_matmul(&validation_gradient)?
+                .f_to_kind(Kind::Double)?,
+            correct.f_reshape([1])?.f_to_kind(Kind::Double)?,
+        ];
+        Ok(Vec::try_from(Tensor::f_cat(&parts, 0)?)?)
+    })?;
+    read_outcome(&numbers, policy, batch, options)
+}
+
+/// Takes apart the numbers that came back from the device: losses, plain inner product,
+/// differences to it, correct predictions.
+fn read_outcome(
+    numbers: &[f64],
+    policy: &PolicyParameters,
+    batch: &StepBatch,
+    options: &StepOptions,
+) -> Result<StepOutcome> {
+    let count = batch.policies.len();
+    let (losses, rest) = numbers.split_at(count + 2);
+    let mean = |loss: f64, samples: &Tensor| match options.reduction {
+        LossReduction::Mean => loss,
+        LossReduction::Sum => loss / samples.numel() as f64,
+    };
+    let (plain_dot, advantages) = (rest[0], &rest[1..=count]);
+    for (what, values) in [
+        ("a training loss", &losses[..=count]),
+        ("the validation loss", &losses[count + 1..]),
+        ("an inner product of gradients", &rest[..=count]),
+    ] {
+        if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { what, value });
+        }
+    }
+    let branches: Vec<Branch> = batch
+        .policies
+        .iter()
+        .zip(advantages)
+        .map(|(operations, &advantage)| Branch {
+            operations: operations.clone(),
+            advantage,
+        })
+        .collect();
+    Ok(StepOutcome {
+        plain_loss: mean(losses[0], &batch.labels),
+        branch_losses: losses[1..=count]
+            .iter()
+            .map(|&loss| mean(loss, &batch.labels))
+            .collect(),
+        validation_loss: mean(losses[count + 1], &batch.validation_labels),
+        validation_correct: rest[count + 1] as u64,
+        plain_dot,
+        branch_dots: advantages
+            .iter()
+            .map(|advantage| plain_dot + advantage)
+            .collect(),
+        gradient: meta_gradient(policy, &branches, options.meta_scale)?,
+    })
+}
+
+/// Loss, number of correct predictions and flat gradient of one batch.
+fn differentiate(
+    network: &Network,
+    images: &Tensor,
+    labels: &Tensor,
+    options: &StepOptions,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let reduction = match options.reduction {
+        LossReduction::Sum => Reduction::Sum,
+        LossReduction::Mean => Reduction::Mean,
+    };
+    let logits = network.forward(images)?;
+    let no_class_ignored = -100;
+    let loss =
+        logits.f_cross_entropy_loss(labels, None::<&Tensor>, reduction, no_class_ignored, 0.0)?;
+    let gradient = network.parameters().gradient(&loss)?;
+    let correct = tch::no_grad(|| -> Result<Tensor> {
+        let predictions = logits.f_detach()?.f_argmax(-1, false)?;
+        Ok(predictions.f_eq_tensor(labels)?.f_sum(Kind::Int64)?)
+    })?;
+    Ok((loss.f_detach()?, correct, gradient))
+}
+
+/// A vector of the kind and on the device of another tensor.
+fn like(values: &[f64], other: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(values)?
+        .f_to_kind(other.f_kind()?)?
+        .f_to_device(other.device())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::networks::Architecture;
+
+    const CLASSES: u32 = 5;
+
+    fn network(seed: u64) -> Network {
+        Architecture::Proxy
+            .build(CLASSES, seed, Kind::Double, Device::Cpu)
+            .unwrap()
+    }
+
+    fn batch(seed: i64, policies: Vec<Vec<usize>>) -> StepBatch {
+        tch::manual_seed(seed);
+        let options = (Kind::Double, Device::Cpu);
+        let labels =
+            |count| Tensor::randint(i64::from(CLASSES), [count], (Kind::Int64, Device::Cpu));
+        let plain = Tensor::randn([6, 3, 9, 9], options);
+        let branches = policies
+            .iter()
+            .map(|_| &plain + 0.7 * Tensor::randn([6, 3, 9, 9], options))
+            .collect();
+        StepBatch {
+            plain,
+            branches,
+            labels: labels(6),
+            policies,
+            validation: Tensor::randn([10, 3, 9, 9], options),
+            validation_labels: labels(10),
+        }
+    }
+
+    fn options(reduction: LossReduction) -> StepOptions {
+        StepOptions {
+            learning_rate: 0.1,
+            reduction,
+            meta_scale: 0.1,
+        }
+    }
+
+    fn assert_close(got: f64, wanted: f64, what: &str) {
+        let scale = wanted.abs().max(1e-12);
+        assert!(
+            (got - wanted).abs() <= 1e-9 * scale,
+            "{what}: {got} instead of {wanted}"
+        );
+    }
+
+    /// The only value of a tensor (`Tensor::double_value` goes through f32).
+    fn number(tensor: &Tensor) -> f64 {
+        Vec::<f64>::try_from(tensor.reshape([1])).unwrap()[0]
+    }
+
+    /// The same step with autograd through the policy as well: the network after the update is
+    /// a differentiable function of the logits, and the validation loss is differentiated at it.
+    struct Reference {
+        total_logit: f64,
+        operation_logits: Vec<f64>,
+        validation_loss: f64,
+        updated: Tensor,
+    }
+
+    /// `network` is left at the updated weights.
+    fn reference(
+        network: &Network,
+        policy: &PolicyParameters,
+        batch: &StepBatch,
+        eta: f64,
+    ) -> Reference {
+        let parameters = network.parameters();
+        let gradient = |images: &Tensor, labels: &Tensor| {
+            let logits = network.forward(images).unwrap();
+            // `cross_entropy_for_logits` goes through f32.
+            let loss = logits.log_softmax(-1, Kind::Double).nll_loss(labels);
+            let flat = parameters.gradient(&loss).unwrap();
+            (number(&loss), flat)
+        };
+        let plain = gradient(&batch.plain, &batch.labels).1;
+        let branches: Vec<Tensor> = batch
+            .branches
+            .iter()
+            .map(|images| gradient(images, &batch.labels).1)
+            .collect();
+
+        let logits = Tensor::from_slice(policy.operation_logits()).set_requires_grad(true);
+        let total_logit = Tensor::from_slice(&[policy.total_logit()]).set_requires_grad(true);
+        let probabilities = logits.softmax(-1, Kind::Double);
+        let products: Vec<Tensor> = batch
+            .policies
+            .iter()
+            .map(|operations| {
+                let indices: Vec<i64> = operations.iter().map(|&k| k as i64).collect();
+                let drawn = probabilities.index_select(0, &Tensor::from_slice(&indices));
+                drawn.prod(Kind::Double)
+            })
+            .collect();
+        let products = Tensor::stack(&products, 0);
+        let z = products.sum(Kind::Double).detach();
+        let weights = total_logit.sigmoid() * &products / z;
+        // Theta after the step, as a function of the weights (equation 6).
+        let shares: Vec<f64> = Vec::try_from(weights.detach()).unwrap();
+        let mut expected = &plain * (1.0 - shares.iter().sum::<f64>());
+        for (share, branch) in shares.iter().zip(&branches) {
+            expected += branch * *share;
+        }
+        let _ = tch::no_grad(|| {
+            parameters
+                .flat()
+                .shallow_clone()
+                .subtract_(&(expected * eta))
+        });
+        let (validation_loss, at_updated) = gradient(&batch.validation, &batch.validation_labels);
+        // d L_val / d weight_l = -eta <g_val, g_l - g_0>, normalised by Z_g.
+        let effects: Vec<Tensor> = branches
+            .iter()
+            .map(|branch| (branch - &plain).dot(&at_updated) * -eta)
+            .collect();
+        let effects = Tensor::stack(&effects, 0).detach();
+        let z_g = effects.abs().sum(Kind::Double) / eta;
+        let surrogate = (weights * effects / z_g).sum(Kind::Double);
+        let found = Tensor::run_backward(&[&surrogate], &[&total_logit, &logits], false, false);
+        Reference {
+            total_logit: number(&found[0]),
+            operation_logits: Vec::try_from(&found[1]).unwrap(),
+            validation_loss,
+            updated: parameters.flat().copy(),
+        }
+    }
+
+    #[test]
+    fn equals_autograd_through_the_surrogate() {
+        for seed in 0..4 {
+            let policies = vec![vec![0, 3], vec![2, 2], vec![3, 1]];
+            let batch = batch(seed, policies);
+            let policy = PolicyParameters::new(-0.6, vec![0.1, -0.4, 0.3, 0.2]).unwrap();
+            let wanted = reference(&network(7), &policy, &batch, 0.1);
+
+            let network = network(7);
+            let options = options(LossReduction::Mean);
+            let mut sgd = Sgd::new(0.0, false, 0.0);
+            let outcome = meta_step(&network, &mut sgd, &policy, &batch, &options).unwrap();
+            assert_close(
+                outcome.validation_loss,
+                wanted.validation_loss,
+                "validation loss",
+            );
+            assert_close(
+                outcome.gradient.total_logit,
+                wanted.total_logit,
+                "total logit",
+            );
+            for (k, wanted) in wanted.operation_logits.iter().enumerate() {
+                assert_close(
+                    outcome.gradient.operation_logits[k],
+                    *wanted,
+                    "operation logit",
+                );
+            }
+            let gap = (network.parameters().flat() - &wanted.updated).abs().max();
+            assert!(gap.double_value(&[]) < 1e-12, "updated weights");
+        }
+    }
+
+    #[test]
+    fn following_the_gradient_lowers_the_validation_loss_after_the_update() {
+        // The definition itself, without autograd: move the policy a little against its
+        // gradient, repeat the same update from the same weights, compare the losses.
+        let batch = batch(11, vec![vec![0, 1], vec![2, 2], vec![3, 0]]);
+        let policy = PolicyParameters::new(-0.6, vec![0.0; 4]).unwrap();
+        let run = |policy: &PolicyParameters| {
+            let mut sgd = Sgd::new(0.0, false, 0.0);
+            meta_step(
+                &network(3),
+                &mut sgd,
+                policy,
+                &batch,
+                &options(LossReduction::Mean),
+            )
+            .unwrap()
+        };
+        let outcome = run(&policy);
+        let length = 0.05;
+        // Along p_tp alone: Z is held constant in the gradient, and does not depend on it.
+        let moved = |sign: f64| {
+            let logit =
+                policy.total_logit() - sign * length * outcome.gradient.total_logit.signum();
+            run(&PolicyParameters::new(logit, vec![0.0; 4]).unwrap()).validation_loss
+        };
+        assert!(moved(1.0) < outcome.validation_loss);
+        assert!(outcome.validation_loss < moved(-1.0));
+    }
+
+    #[test]
+    fn a_summed_loss_is_a_longer_step_in_the_same_direction() {
+        let batch = batch(2, vec![vec![0, 1], vec![1, 1]]);
+        let policy = PolicyParameters::uniform(2, 0.35).unwrap();
+        let (summed, mean) = (network(5), network(5));
+        let mut sgd = Sgd::new(0.0, false, 0.0);
+        let short = StepOptions {
+            learning_rate: 0.01,
+            ..options(LossReduction::Sum)
+        };
+        let long = StepOptions {
+            learning_rate: 0.06,
+            ..options(LossReduction::Mean)
+        };
+        let a = meta_step(&summed, &mut sgd, &policy, &batch, &short).unwrap();
+        let b = meta_step(&mean, &mut sgd, &policy, &batch, &long).unwrap();
+        let gap = (summed.parameters().flat() - mean.parameters().flat())
+            .abs()
+            .max();
+        assert!(gap.double_value(&[]) < 1e-12);
+        assert_close(a.plain_loss, b.plain_loss, "plain loss");
+        assert_close(a.validation_loss, b.validation_loss, "validation loss");
+        assert_close(a.gradient.total_logit, b.gradient.total_logit, "gradient");
+    }
+
+    #[test]
+    fn copies_equal_to_the_plain_batch_give_a_zero_gradient() {
+        let mut batch = batch(4, vec![vec![0, 1], vec![2, 0]]);
+        batch.branches = batch.branches.iter().map(|_| batch.plain.copy()).collect();
+        let policy = PolicyParameters::uniform(3, 0.35).unwrap();
+        let mut sgd = Sgd::new(0.0, false, 0.0);
+        let outcome = meta_step(
+            &network(1),
+            &mut sgd,
+            &policy,
+            &batch,
+            &options(LossReduction::Mean),
+        )
+        .unwrap();
+        assert_eq!(outcome.gradient.z_g, 0.0);
+        assert_eq!(outcome.gradient.total_logit, 0.0);
+        assert_eq!(outcome.gradient.operation_logits, [0.0; 3]);
+    }
+
+    #[test]
+    fn momentum_and_weight_decay_follow_pytorchs_definition() {
+        for nesterov in [false, true] {
+            let network = network(9);
+            let mut sgd = Sgd::new(0.9, nesterov, 0.01);
+            let mut value: Vec<f64> = Vec::try_from(network.parameters().flat()).unwrap();
+            let mut velocity = vec![0.0; value.len()];
+            for step in 0..3 {
+                let gradient: Vec<f64> = (0..value.len())
+                    .map(|i| ((i + step) % 7) as f64 - 3.0)
+                    .collect();
+                sgd.update(&network, Tensor::from_slice(&gradient), 0.1)
+                    .unwrap();
+                for ((value, velocity), gradient) in
+                    value.iter_mut().zip(&mut velocity).zip(gradient)
+                {
+                    let decayed = gradient + 0.01 * *value;
+                    *velocity = 0.9 * *velocity + decayed;
+                    let direction = if nesterov {
+                        decayed + 0.9 * *velocity
+                    } else {
+                        *velocity
+                    };
+                    *value -= 0.1 * direction;
+                }
+            }
+            let gap = (network.parameters().flat() - Tensor::from_slice(&value))
+                .abs()
+                .max();
+            assert!(gap.double_value(&[]) < 1e-12, "nesterov {nesterov}");
+        }
+    }
+
+    #[test]
+    fn a_diverged_network_is_reported() {
+        let batch = batch(6, vec![vec![0, 1]]);
+        let policy = PolicyParameters::uniform(2, 0.35).unwrap();
+        let mut sgd = Sgd::new(0.0, false, 0.0);
+        let huge = StepOptions {
+            learning_rate: 1e300,
+            ..options(LossReduction::Mean)
+        };
+        let error = meta_step(&network(1), &mut sgd, &policy, &batch, &huge).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    }
+}
