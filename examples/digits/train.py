@@ -61,7 +61,7 @@ def main() -> None:
 
     loader = DataLoader(arguments.name, timeout=60)
     epochs = loader.info.epochs
-    model = network(len(loader.info.classes))
+    model = network(loader.info.classes)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=arguments.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
     )

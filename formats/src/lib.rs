@@ -28,6 +28,8 @@ mod operation;
 mod operation_json;
 mod pack;
 mod pickle;
+#[cfg(feature = "plot")]
+mod plot;
 mod policy;
 mod search_space;
 
@@ -45,5 +47,7 @@ pub use operation_json::OperationFields;
 pub use pack::{
     BadFile, Check, PackOptions, PackProgress, PackSummary, Split, pack_cifar, pack_image_folder,
 };
+#[cfg(feature = "plot")]
+pub use plot::policy_svg;
 pub use policy::{Policy, Provenance, Snapshot};
 pub use search_space::SearchSpace;

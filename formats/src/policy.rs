@@ -267,6 +267,24 @@ impl Policy {
         self.smoothing_window
     }
 
+    /// The total probability of each snapshot as it is replayed: the mean over
+    /// the smoothing window from that snapshot on (the paper's F_s). The last
+    /// ones, whose window would run past the end, keep the last full window's
+    /// mean, as the authors' code pads. A window longer than the list is the list.
+    pub fn smoothed_total_probabilities(&self) -> Vec<f64> {
+        let window = usize::try_from(self.smoothing_window).unwrap_or(usize::MAX);
+        let window = window.clamp(1, self.snapshots.len());
+        let last_full = self.snapshots.len() - window;
+        (0..self.snapshots.len())
+            .map(|first| {
+                let inside = &self.snapshots[first.min(last_full)..][..window];
+                let sum: f64 = inside.iter().map(Snapshot::total_probability).sum();
+                // A mean of probabilities, but for the rounding of the sum.
+                (sum / window as f64).clamp(0.0, 1.0)
+            })
+            .collect()
+    }
+
     /// Where the policy comes from.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
@@ -536,6 +554,28 @@ mod tests {
             Policy::read(&folder.path().join("none")),
             Err(Error::Io { .. })
         ));
+    }
+
+    #[test]
+    fn smoothing_is_a_forward_mean_with_a_padded_tail() {
+        let smoothed = |values: &[f64], window| {
+            let snapshots = values
+                .iter()
+                .map(|&total| Snapshot::new(total, vec![1.0]).unwrap())
+                .collect();
+            let space = SearchSpace::new("one", 1, vec![crate::Operation::FlipLR]).unwrap();
+            let policy = Policy::new(space, snapshots).unwrap();
+            let policy = policy.with_smoothing(window).unwrap();
+            policy.smoothed_total_probabilities()
+        };
+        let values = [0.0, 0.25, 0.5, 1.0];
+        assert_eq!(smoothed(&values, 1), values);
+        assert_eq!(smoothed(&values, 2), [0.125, 0.375, 0.75, 0.75]);
+        assert_eq!(smoothed(&values, 4), [0.4375; 4]);
+        assert_eq!(smoothed(&values, u32::MAX), [0.4375; 4]);
+        // Certain augmentation stays certain, whatever the rounding.
+        assert_eq!(smoothed(&[1.0; 7], 3), [1.0; 7]);
+        assert_eq!(smoothed(&[0.0; 7], 3), [0.0; 7]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ from ddas._errors import (
     TimedOut,
     VersionMismatch,
 )
-from ddas._stream import Batch, Stream, StreamInfo, connect
+from ddas._stream import Batch, Normalization, Position, Stream, StreamInfo, connect
 
 __all__ = [
     "Augment",
@@ -50,8 +50,10 @@ __all__ = [
     "ForkedProcess",
     "HoldsAllSlots",
     "NoSuchDaemon",
+    "Normalization",
     "Policy",
     "PolicyError",
+    "Position",
     "Refused",
     "Snapshot",
     "Stream",

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
-
-if TYPE_CHECKING:
-    import numpy
-    import PIL.Image
-    import torch
-
-    Image = Union["PIL.Image.Image", "numpy.ndarray[Any, numpy.dtype[numpy.uint8]]", "torch.Tensor"]
+from typing import Any, Callable, TypeVar, cast
 
 ImageT = TypeVar("ImageT")
 
@@ -26,13 +19,13 @@ def through_pixels(image: ImageT, function: PixelFunction) -> ImageT:
     """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(image, numpy.ndarray):
-        return _through_numpy(image, function)
+        return cast(ImageT, _through_numpy(image, function))
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return _through_pillow(image, function)
+        return cast(ImageT, _through_pillow(image, function))
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(image, torch.Tensor):
-        return _through_torch(image, function)
+        return cast(ImageT, _through_torch(image, function))
     raise TypeError(
         "expected a PIL image, a NumPy uint8 array of shape (height, width, 3) or a torch uint8 "
         f"tensor of shape (3, height, width), got {type(image).__name__}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from ddas import _ddas
 
@@ -25,7 +26,23 @@ def connect(name: str, rank: int = 0, timeout: float | None = 60.0, wait: float 
 
     Raises `NoSuchDaemon`, `Refused`, `VersionMismatch`, `DaemonDied` or `TimedOut`.
     """
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"`timeout` must be a number of seconds from 0 up, or None, got {timeout}")
     return Stream(_ddas.Consumer(name, rank, wait), timeout)
+
+
+class Normalization(NamedTuple):
+    """value = (byte / 255 - mean) / std, for each channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Position(NamedTuple):
+    """A place in a training run."""
+
+    epoch: int
+    step: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +54,7 @@ class StreamInfo:
     samples: int
     """Samples in the dataset."""
     classes: int
+    """Number of classes."""
     epochs: int
     """Epochs of the training run."""
     batch_size: int
@@ -46,28 +64,31 @@ class StreamInfo:
     steps_per_epoch: int
     """Batches in an epoch, a short last one included."""
     world_size: int
+    """Number of ranks; each has a ring of its own."""
     rank: int
+    """The rank this consumer reads."""
     dtype: str
     """"u8", "f32", "f16" or "bf16"."""
     layout: str
     """"nchw" or "nhwc"."""
     shape: tuple[int, int, int]
     """Shape of one image, in the order of `layout`."""
-    mean: tuple[float, float, float]
-    """Subtracted from the channels on the 0..1 scale; u8 streams are not normalised."""
-    std: tuple[float, float, float]
-    """The channels are divided by these after `mean` is subtracted."""
+    normalization: Normalization
+    """Done already in float streams; u8 streams are not normalised."""
     recipe: str
+    """Name of the recipe."""
     policy_digest: str | None
     """`Policy.digest` of the policy that is replayed, None without one."""
     seed: int
+    """Seed of order and augmentation."""
     slots: int
     """Batches the ring has room for."""
-    start_epoch: int
-    start_step: int
+    start: Position
+    """Where the daemon began (`serve --start`)."""
     last: str
     """"pad": the last batch of an epoch is short; "drop": it is left out."""
     daemon_pid: int
+    """The daemon's process."""
     protocol: int
     """Version of the shared-memory protocol."""
     dataset_hash: str
@@ -77,11 +98,10 @@ class StreamInfo:
     def from_json(cls, text: str) -> StreamInfo:
         """Reads the daemon's JSON; fields of a later daemon that this version does not know are left out."""
         fields: dict[str, Any] = json.loads(text)
-        normalization = fields.pop("normalization")
-        start = fields.pop("start")
+        normalization, start = fields["normalization"], fields["start"]
         fields["shape"] = tuple(fields["shape"])
-        fields["mean"], fields["std"] = tuple(normalization["mean"]), tuple(normalization["std"])
-        fields["start_epoch"], fields["start_step"] = start["epoch"], start["step"]
+        fields["normalization"] = Normalization(tuple(normalization["mean"]), tuple(normalization["std"]))
+        fields["start"] = Position(start["epoch"], start["step"])
         return cls(**{field.name: fields[field.name] for field in dataclasses.fields(cls)})
 
 
@@ -94,7 +114,7 @@ class Batch:
     be kept for long: the daemon waits for the slot.
     """
 
-    __slots__ = ("_info", "_lease")
+    __slots__ = ("__weakref__", "_info", "_lease")
 
     def __init__(self, lease: _ddas.Lease, info: StreamInfo) -> None:
         self._lease = lease
@@ -110,7 +130,7 @@ class Batch:
         """
         import numpy
 
-        flat = numpy.frombuffer(self._lease.images(), numpy_dtype(self._info.dtype))
+        flat = numpy.frombuffer(memoryview(self._lease.images()), numpy_dtype(self._info.dtype))
         return flat.reshape(self._lease.samples, *self._info.shape)
 
     @property
@@ -118,14 +138,14 @@ class Batch:
         """The class of each sample, shape (samples,)."""
         import numpy
 
-        return numpy.frombuffer(self._lease.labels(), numpy.int64)
+        return numpy.frombuffer(memoryview(self._lease.labels()), numpy.int64)
 
     @property
     def indices(self) -> NDArray[numpy.uint64]:
         """The number of each sample in the dataset, shape (samples,)."""
         import numpy
 
-        return numpy.frombuffer(self._lease.indices(), numpy.uint64)
+        return numpy.frombuffer(memoryview(self._lease.indices()), numpy.uint64)
 
     @property
     def epoch(self) -> int:
@@ -145,7 +165,7 @@ class Batch:
     def is_last_of_epoch(self) -> bool:
         return self._lease.step + 1 == self._info.steps_per_epoch
 
-    def copy_into(self, images: WriteableBuffer, labels: WriteableBuffer) -> None:
+    def copy_into(self, images: WriteableBuffer | NDArray[numpy.uint8], labels: WriteableBuffer | NDArray[numpy.uint8]) -> None:
         """Copies images and labels into writable, contiguous byte buffers of exactly their sizes.
 
         The GIL is released while copying. Raises `Evicted` if the daemon has
@@ -196,6 +216,8 @@ class Stream:
         self._consumer = consumer
         self._timeout = timeout
         self._finished = False
+        # Batches that may still hold their slot.
+        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self.info = StreamInfo.from_json(consumer.info)
 
     def receive(self, timeout: float | None = None) -> Batch | None:
@@ -211,13 +233,23 @@ class Stream:
             self._finished = True
             return None
         batch = Batch(lease, self.info)
+        self._batches.add(batch)
         # Known here, not asked for: the daemon reports the end only when every
         # batch has been given back, and the caller still holds this one.
         self._finished = batch.is_last_of_epoch and batch.epoch + 1 == self.info.epochs
         return batch
 
     def close(self) -> None:
-        """Leaves the stream. Batches and arrays already received stay valid until they are dropped."""
+        """Leaves the stream.
+
+        Releases every batch from which no array is left; arrays stay valid,
+        and hold their slot, until they are dropped.
+        """
+        for batch in list(self._batches):
+            try:
+                batch.release()
+            except BufferError:
+                pass  # its arrays keep the slot
         self._consumer.close()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -232,7 +264,7 @@ class Stream:
     def __len__(self) -> int:
         """Batches of the whole run, from the daemon's starting point to its end."""
         info = self.info
-        return (info.epochs - info.start_epoch) * info.steps_per_epoch - info.start_step
+        return (info.epochs - info.start.epoch) * info.steps_per_epoch - info.start.step
 
     def __enter__(self) -> Stream:
         return self
@@ -254,10 +286,11 @@ def numpy_dtype(dtype: str) -> numpy.dtype[Any]:
     """NumPy's name for a stream's dtype."""
     import numpy
 
-    if dtype == "bf16":
-        try:
-            import ml_dtypes  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            return numpy.dtype(numpy.uint16)
-        return numpy.dtype(ml_dtypes.bfloat16)
-    return numpy.dtype({"u8": "uint8", "f32": "float32", "f16": "float16"}[dtype])
+    if dtype != "bf16":
+        return numpy.dtype({"u8": numpy.uint8, "f32": numpy.float32, "f16": numpy.float16}[dtype])
+    try:
+        import ml_dtypes  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return numpy.dtype(numpy.uint16)
+    brain: numpy.dtype[Any] = numpy.dtype(ml_dtypes.bfloat16)
+    return brain

@@ -64,10 +64,12 @@ class DataLoader:
         self._device = None if device is None else torch.device(device)
         if pin_memory is None:
             pin_memory = self._device is not None and self._device.type == "cuda"
+        if pin_memory and not torch.cuda.is_available():
+            raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
         self._pin_memory = pin_memory
         self._stream = connect(name, _own_rank(name, wait) if rank is None else rank, timeout, wait)
         # The epoch being delivered, or the one the next loop delivers; a guess until the first batch says.
-        self._epoch = self._stream.info.start_epoch
+        self._epoch = self._stream.info.start.epoch
         self._steps_taken = 0
         self._expected: int | None = None
         self._held: Batch | None = None

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ddas
+from ddas import _ddas
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # A test that takes longer hangs.
@@ -51,20 +54,21 @@ def loader_binary() -> Path:
 
 
 class Folder:
-    """Class folders of PNG images, and what their pixels are."""
+    """Class folders of PNG and JPEG images in turn, and what Pillow reads from them."""
 
-    def __init__(self, path: Path, classes: int, samples: int, side: int = 32) -> None:
+    def __init__(self, path: Path, classes: int, samples: int, width: int = 32, height: int = 32) -> None:
         random = np.random.default_rng(classes * 1000 + samples)
-        pixels, labels = [], []
+        pixels = []
         for number in range(samples):
             label = number % classes
             folder = path / f"class{label}"
             folder.mkdir(parents=True, exist_ok=True)
-            image = random.integers(0, 256, (side, side, 3), np.uint8)
+            image = random.integers(0, 256, (height, width, 3), np.uint8)
             # A class shows in the mean brightness, so that a network can learn it.
             image = (image // 4 + 191 * label // max(classes - 1, 1)).astype(np.uint8)
-            Image.fromarray(image).save(folder / f"{number:04}.png")
-            pixels.append((f"class{label}/{number:04}.png", label, image))
+            name = f"{number:04}.{('png', 'jpg')[number // classes % 2]}"
+            Image.fromarray(image).save(folder / name)
+            pixels.append((f"class{label}/{name}", label, np.asarray(Image.open(folder / name))))
         # Samples are numbered in the order of their paths.
         pixels.sort(key=lambda entry: entry[0])
         labels = [label for _, label, _ in pixels]
@@ -86,6 +90,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@pytest.fixture(scope="session")
+def photos(loader_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """13 images of 70x50, for the imagenet recipe."""
+    root = tmp_path_factory.mktemp("photos")
+    source = Folder(root / "images", classes=2, samples=13, width=70, height=50)
+    run(loader_binary, "pack", "image-folder", source.path, root / "photos.lmdb")
+    return Dataset(root / "photos.lmdb", source)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +149,7 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Starts daemons in a runtime folder of the test's own, and ends them afterwards.
 
     `serve(dataset, epochs=2, batch_size=8, dtype="u8", ...)`: every keyword is a flag.
-    Returns when the daemon's socket is there.
+    Returns when the daemon answers.
     """
     # Socket paths must stay short; tmp_path may not be.
     runtime = Path(f"/tmp/ddas-test-{os.getpid()}-{time.monotonic_ns()}")
@@ -155,9 +168,9 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         daemon = Daemon(name, process, log)
         daemons.append(daemon)
         deadline = time.monotonic() + 30
-        while not (runtime / f"{name}.sock").exists():
+        while not answers(name):
             assert process.poll() is None, f"{' '.join(command)} ended with {process.returncode}:\n{daemon.log}"
-            assert time.monotonic() < deadline, f"no socket after 30 s:\n{daemon.log}"
+            assert time.monotonic() < deadline, f"no answer after 30 s:\n{daemon.log}"
             time.sleep(0.01)
         return daemon
 
@@ -170,6 +183,15 @@ def serve(loader_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for left in runtime.iterdir():
             left.unlink()
         runtime.rmdir()
+
+
+def answers(name: str) -> bool:
+    """Whether a daemon of this name can be connected to."""
+    try:
+        _ddas.world_size(name, 0.0)
+    except ddas.NoSuchDaemon:
+        return False
+    return True
 
 
 def python(script: str, *arguments: str) -> subprocess.Popen[str]:

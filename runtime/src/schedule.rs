@@ -43,16 +43,10 @@ impl EpochSchedule {
         if epochs == 0 {
             return Err(Error::NoEpochs);
         }
-        let raw: Vec<f64> = policy
-            .snapshots()
-            .iter()
-            .map(|snapshot| snapshot.total_probability())
-            .collect();
-        let window = usize::try_from(policy.smoothing_window()).unwrap_or(usize::MAX);
         let samplers = policy
             .snapshots()
             .iter()
-            .zip(smoothed(&raw, window))
+            .zip(policy.smoothed_total_probabilities())
             .map(|(snapshot, total_probability)| {
                 PolicySampler::new(policy.search_space(), snapshot, total_probability)
             })
@@ -87,22 +81,6 @@ impl EpochSchedule {
     pub fn sampler(&self, epoch: u32) -> &PolicySampler {
         &self.samplers[self.snapshot_index(epoch)]
     }
-}
-
-/// Mean of `window` values from each value on (the paper's F_s); the last
-/// values, whose window would run past the end, keep the last full window's
-/// mean, as the authors' code pads. A window longer than the list is the list.
-fn smoothed(values: &[f64], window: usize) -> Vec<f64> {
-    let window = window.clamp(1, values.len().max(1));
-    let last_full = values.len() - window.min(values.len());
-    (0..values.len())
-        .map(|first| {
-            let window = &values[first.min(last_full)..][..window];
-            let mean = window.iter().sum::<f64>() / window.len() as f64;
-            // A mean of probabilities, but for the rounding of the sum.
-            mean.clamp(0.0, 1.0)
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -152,21 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_is_a_forward_mean_with_a_padded_tail() {
+    fn total_probabilities_are_smoothed_as_the_policy_says() {
         let values = [0.0, 0.25, 0.5, 1.0];
-        assert_eq!(smoothed(&values, 1), values);
-        assert_eq!(smoothed(&values, 2), [0.125, 0.375, 0.75, 0.75]);
-        assert_eq!(smoothed(&values, 4), [0.4375; 4]);
-        assert_eq!(smoothed(&values, 99), [0.4375; 4]);
         let schedule = EpochSchedule::new(&policy(&values, 2), 4).unwrap();
         assert_eq!(schedule.total_probability(1), 0.375);
         assert_eq!(schedule.total_probability(3), 0.75);
-    }
-
-    #[test]
-    fn certain_augmentation_stays_certain() {
-        assert_eq!(smoothed(&[1.0; 7], 3), [1.0; 7]);
-        assert_eq!(smoothed(&[0.0; 7], 3), [0.0; 7]);
     }
 
     #[test]

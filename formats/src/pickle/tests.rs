@@ -6,7 +6,7 @@ use super::fixtures::{PROTOCOLS, PYTHON_2, PYTHON_2_TEXT};
 use super::object::Object;
 use super::{Pickle, read};
 
-fn entry<'p>(pickle: &'p Pickle<'_>, key: &str) -> super::Id {
+fn entry(pickle: &Pickle<'_>, key: &str) -> super::Id {
     pickle.entry(pickle.root(), key).unwrap()
 }
 

@@ -56,10 +56,10 @@ pub(super) fn warp(
     match warp.interpolation {
         Interpolation::Nearest => nearest(source, matrix, warp.fill, columns, target),
         Interpolation::Bilinear => {
-            interpolate::warp(source, matrix, warp.fill, interpolate::bilinear, target);
+            interpolate::bilinear(source, matrix, warp.fill, target);
         }
         Interpolation::Bicubic => {
-            interpolate::warp(source, matrix, warp.fill, interpolate::bicubic, target);
+            interpolate::bicubic(source, matrix, warp.fill, target);
         }
     }
 }

@@ -1,46 +1,127 @@
 //! Affine warps that interpolate (`Geometry.c`, the generic transform): each
 //! source position is computed afresh in double precision.
+//!
+//! The pixels of a row are worked on a few at a time: their neighbours are
+//! gathered into planes of one channel, so that the arithmetic runs along the
+//! pixels and becomes vector instructions.
 
 use super::affine::Matrix;
 use crate::image::Image;
 
-/// A source position within the image, relative to pixel centres.
-pub(super) struct Position {
+/// Pixels worked on at a time.
+const LANES: usize = 8;
+
+/// `N` x `N` neighbours of each pixel: row, column, channel, pixel.
+type Neighbours<const N: usize> = [[[[u8; LANES]; 3]; N]; N];
+
+/// Where each pixel reads.
+struct Positions {
     /// Column and row of the pixel up and left of the position, at least -1.
-    corner: (i32, i32),
-    /// Distance from that pixel, in 0..1.
-    fraction: (f64, f64),
+    corners: [(i32, i32); LANES],
+    /// Distance from that pixel along each axis, in 0..1.
+    x: [f64; LANES],
+    y: [f64; LANES],
 }
 
-/// Warps `source` into `target`, which has its size, with pixels from
-/// `sample`.
-pub(super) fn warp(
+/// Two by two pixels, linear.
+pub(super) fn bilinear(source: &Image, matrix: &Matrix, fill: [u8; 3], target: &mut Image) {
+    warp(source, matrix, fill, target, |positions, out| {
+        let neighbours = gather::<2>(source, positions, out.len(), 0);
+        for channel in 0..3 {
+            let [[upper_left, upper_right], [lower_left, lower_right]] = neighbours
+                .each_ref()
+                .map(|row| row.each_ref().map(|column| &column[channel]));
+            let values = std::array::from_fn(|i| {
+                let along = |left: u8, right: u8| {
+                    let (left, right) = (f64::from(left), f64::from(right));
+                    left + (right - left) * positions.x[i]
+                };
+                let upper = along(upper_left[i], upper_right[i]);
+                let lower = along(lower_left[i], lower_right[i]);
+                upper + (lower - upper) * positions.y[i]
+            });
+            store(values, channel, out);
+        }
+    });
+}
+
+/// Four by four pixels, cubic with a = -1.
+pub(super) fn bicubic(source: &Image, matrix: &Matrix, fill: [u8; 3], target: &mut Image) {
+    warp(source, matrix, fill, target, |positions, out| {
+        let neighbours = gather::<4>(source, positions, out.len(), 1);
+        for channel in 0..3 {
+            let rows = neighbours.each_ref().map(|row| {
+                let [v1, v2, v3, v4] = row.each_ref().map(|column| &column[channel]);
+                std::array::from_fn::<f64, LANES, _>(|i| {
+                    let [v1, v2, v3, v4] = [v1, v2, v3, v4].map(|values| i32::from(values[i]));
+                    // Exact integers up to the fraction.
+                    let p2 = f64::from(v3 - v1);
+                    let p3 = f64::from(2 * (v1 - v2) + v3 - v4);
+                    let p4 = f64::from(v2 - v1 + v4 - v3);
+                    let x = positions.x[i];
+                    f64::from(v2) + x * (p2 + x * (p3 + x * p4))
+                })
+            });
+            let values = std::array::from_fn(|i| {
+                // Rounded at every step, in Pillow's order.
+                let [v1, v2, v3, v4] = rows.each_ref().map(|row| row[i]);
+                let p2 = -v1 + v3;
+                let p3 = 2.0 * (v1 - v2) + v3 - v4;
+                let p4 = -v1 + v2 - v3 + v4;
+                let y = positions.y[i];
+                v2 + y * (p2 + y * (p3 + y * p4))
+            });
+            store(values, channel, out);
+        }
+    });
+}
+
+/// Fills what maps outside the image and hands the rest to `sample`, at most
+/// [`LANES`] pixels of a row at a time. `target` has the size of `source`.
+#[inline(always)]
+fn warp(
     source: &Image,
     &[a, b, c, d, e, f]: &Matrix,
     fill: [u8; 3],
-    sample: impl Fn(&Image, &Position) -> [u8; 3],
     target: &mut Image,
+    sample: impl Fn(&Positions, &mut [[u8; 3]]),
 ) {
     let (width, height) = (f64::from(source.width()), f64::from(source.height()));
     for row in 0..source.height() {
         let v = f64::from(row) + 0.5;
-        for (column, pixel) in (0u32..).zip(target.row_mut(row).as_chunks_mut::<3>().0) {
-            let u = f64::from(column) + 0.5;
-            let x = a * u + b * v + c;
-            let y = d * u + e * v + f;
-            // Not a number is outside.
-            let inside = x >= 0.0 && x < width && y >= 0.0 && y < height;
-            *pixel = if inside {
+        let map = |column: usize| {
+            let u = f64::from(column as u32) + 0.5;
+            (a * u + b * v + c, d * u + e * v + f)
+        };
+        // Not a number is outside.
+        let is_inside = |column: &usize| {
+            let (x, y) = map(*column);
+            x >= 0.0 && x < width && y >= 0.0 && y < height
+        };
+        // Both coordinates are monotone along the row, rounding included: what
+        // is inside is one run.
+        let out = target.row_mut(row).as_chunks_mut::<3>().0;
+        let first = (0..out.len()).find(is_inside).unwrap_or(out.len());
+        let end = (first..out.len())
+            .rfind(is_inside)
+            .map_or(first, |last| last + 1);
+        out[..first].fill(fill);
+        out[end..].fill(fill);
+        let mut positions = Positions {
+            corners: [(0, 0); LANES],
+            x: [0.0; LANES],
+            y: [0.0; LANES],
+        };
+        for (block, out) in out[first..end].chunks_mut(LANES).enumerate() {
+            for i in 0..out.len() {
+                let (x, y) = map(first + block * LANES + i);
                 let (column, x) = split(x - 0.5);
                 let (row, y) = split(y - 0.5);
-                let position = Position {
-                    corner: (column, row),
-                    fraction: (x, y),
-                };
-                sample(source, &position)
-            } else {
-                fill
-            };
+                positions.corners[i] = (column, row);
+                positions.x[i] = x;
+                positions.y[i] = y;
+            }
+            sample(&positions, out);
         }
     }
 }
@@ -52,59 +133,50 @@ fn split(position: f64) -> (i32, f64) {
     (floor, position - f64::from(floor))
 }
 
-/// Two by two pixels, along the rows first.
+/// The neighbours of the first `count` positions, from `before` pixels up and
+/// left of the corner on; those outside the image are the nearest ones inside.
 #[inline(always)]
-pub(super) fn bilinear(source: &Image, position: &Position) -> [u8; 3] {
-    let (x, y) = position.fraction;
-    let [upper, lower] = neighbours::<2>(position.corner.1, source.height())
-        .map(|row| pixels(source, neighbours(position.corner.0, source.width()), row));
-    std::array::from_fn(|channel| {
-        let along = |[left, right]: [&[u8; 3]; 2]| {
-            let (left, right) = (f64::from(left[channel]), f64::from(right[channel]));
-            left + (right - left) * x
-        };
-        let (upper, lower) = (along(upper), along(lower));
-        (upper + (lower - upper) * y) as u8
-    })
+fn gather<const N: usize>(
+    source: &Image,
+    positions: &Positions,
+    count: usize,
+    before: i32,
+) -> Neighbours<N> {
+    let (width, height) = (source.width() as i32, source.height() as i32);
+    let (bytes, stride) = (source.pixels(), source.stride());
+    let mut neighbours = [[[[0; LANES]; 3]; N]; N];
+    for (i, (x, y)) in positions.corners[..count].iter().enumerate() {
+        let (x, y) = (x - before, y - before);
+        let whole = x >= 0 && x + N as i32 <= width;
+        for (row, columns) in neighbours.iter_mut().enumerate() {
+            let row = (y + row as i32).clamp(0, height - 1) as usize;
+            let row = &bytes[row * stride..][..stride];
+            if whole {
+                let row = &row[x as usize * 3..][..N * 3];
+                for (column, channels) in columns.iter_mut().enumerate() {
+                    for (channel, values) in channels.iter_mut().enumerate() {
+                        values[i] = row[column * 3 + channel];
+                    }
+                }
+            } else {
+                for (column, channels) in columns.iter_mut().enumerate() {
+                    let column = (x + column as i32).clamp(0, width - 1) as usize;
+                    for (channel, values) in channels.iter_mut().enumerate() {
+                        values[i] = row[column * 3 + channel];
+                    }
+                }
+            }
+        }
+    }
+    neighbours
 }
 
-/// Four by four pixels, along the rows first; the cubic with a = -1.
+/// Puts the values, truncated and clipped to 0..=255, into one channel.
 #[inline(always)]
-pub(super) fn bicubic(source: &Image, position: &Position) -> [u8; 3] {
-    let (x, y) = position.fraction;
-    let rows = neighbours::<4>(position.corner.1 - 1, source.height()).map(|row| {
-        let columns = neighbours::<4>(position.corner.0 - 1, source.width());
-        pixels(source, columns, row)
-    });
-    std::array::from_fn(|channel| {
-        let along = rows.map(|row| cubic(row.map(|pixel| f64::from(pixel[channel])), x));
-        cubic(along, y) as u8 // truncates and clips
-    })
-}
-
-/// The cubic through four values at -1, 0, 1, 2, in Pillow's order of
-/// operations.
-#[inline(always)]
-fn cubic([v1, v2, v3, v4]: [f64; 4], d: f64) -> f64 {
-    let p2 = -v1 + v3;
-    let p3 = 2.0 * (v1 - v2) + v3 - v4;
-    let p4 = -v1 + v2 - v3 + v4;
-    v2 + d * (p2 + d * (p3 + d * p4))
-}
-
-/// `N` indices from `first` on, those outside the axis moved to its ends.
-#[inline(always)]
-fn neighbours<const N: usize>(first: i32, size: u32) -> [u32; N] {
-    std::array::from_fn(|i| {
-        let index = i64::from(first) + i as i64;
-        index.clamp(0, i64::from(size) - 1) as u32
-    })
-}
-
-#[inline(always)]
-fn pixels<const N: usize>(source: &Image, columns: [u32; N], row: u32) -> [&[u8; 3]; N] {
-    let row = source.row(row).as_chunks::<3>().0;
-    columns.map(|column| &row[column as usize])
+fn store(values: [f64; LANES], channel: usize, out: &mut [[u8; 3]]) {
+    for (pixel, value) in out.iter_mut().zip(values) {
+        pixel[channel] = value as u8;
+    }
 }
 
 #[cfg(test)]
@@ -112,12 +184,12 @@ mod tests {
     use super::*;
 
     /// One row of greys read at (`x`, 0.5).
-    fn at(values: &[u8], x: f64, sample: impl Fn(&Image, &Position) -> [u8; 3]) -> u8 {
+    fn at(values: &[u8], x: f64, warp: impl Fn(&Image, &Matrix, [u8; 3], &mut Image)) -> u8 {
         let pixels = values.iter().flat_map(|&v| [v; 3]).collect();
         let source = Image::from_rgb(values.len() as u32, 1, pixels).unwrap();
         let mut target = source.clone();
         let matrix = [1.0, 0.0, x - 0.5, 0.0, 1.0, 0.0];
-        warp(&source, &matrix, [77; 3], sample, &mut target);
+        warp(&source, &matrix, [77; 3], &mut target);
         target.pixels()[0]
     }
 

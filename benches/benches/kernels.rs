@@ -1,0 +1,125 @@
+//! Time of every operation and of the resize, one thread.
+//!
+//!     cargo bench -p ddas-benches --bench kernels
+//!     python benches/pillow_kernels.py          the same cases in Pillow
+//!
+//! Cases are named `op=NAME/size=WxH`; the throughput is bytes of the image.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ddas_formats::Operation;
+use ddas_runtime::{Image, Kernels, PassOrder, Rect, ResizeFilter, Resizer};
+
+/// Operations as they stand in a policy file; `pillow_kernels.py` reads them
+/// from here.
+const OPERATIONS: &[&str] = &[
+    r#"{"kind":"FlipLR"}"#,
+    r#"{"kind":"FlipUD"}"#,
+    r#"{"kind":"AutoContrast"}"#,
+    r#"{"kind":"Equalize"}"#,
+    r#"{"kind":"Invert"}"#,
+    r#"{"kind":"Blur"}"#,
+    r#"{"kind":"Smooth"}"#,
+    r#"{"kind":"Rotate90"}"#,
+    r#"{"kind":"Rotate","degrees":18}"#,
+    r#"{"kind":"Rotate","degrees":18,"interpolation":"bilinear"}"#,
+    r#"{"kind":"Rotate","degrees":18,"interpolation":"bicubic"}"#,
+    r#"{"kind":"ShearX","shear":0.18}"#,
+    r#"{"kind":"ShearY","shear":0.18}"#,
+    r#"{"kind":"TranslateX","pixels":6}"#,
+    r#"{"kind":"TranslateY","pixels":6}"#,
+    r#"{"kind":"Posterize","bits":3}"#,
+    r#"{"kind":"Solarize","threshold":103}"#,
+    r#"{"kind":"Color","factor":1.36}"#,
+    r#"{"kind":"Contrast","factor":1.36}"#,
+    r#"{"kind":"Brightness","factor":1.36}"#,
+    r#"{"kind":"Sharpness","factor":1.36}"#,
+];
+
+/// What the name of a case shows of an operation.
+fn name(operation: &Operation, json: &str) -> String {
+    let warp = ["bilinear", "bicubic"]
+        .into_iter()
+        .find(|warp| json.contains(warp));
+    let kind = operation.kind();
+    warp.map_or(kind.to_string(), |warp| format!("{kind}-{warp}"))
+}
+
+/// Smooth structure with noise on it, so that tables and branches see a photo's
+/// spread of values.
+fn image(width: u32, height: u32) -> Image {
+    let mut noise = 1u32;
+    let mut pixels = Vec::new();
+    for y in 0..height {
+        for x in 0..width {
+            for channel in 0..3 {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let slope = (x * 160 / width + y * (channel + 1) * 20 / height) as u8;
+                pixels.push(slope + (noise >> 27) as u8);
+            }
+        }
+    }
+    Image::from_rgb(width, height, pixels).expect("as many bytes as pixels")
+}
+
+fn operations(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("kernels");
+    group.warm_up_time(Duration::from_millis(100));
+    group.measurement_time(Duration::from_millis(500));
+    group.sample_size(20);
+    for side in [32, 224] {
+        let image = image(side, side);
+        let mut work = image.clone();
+        group.throughput(Throughput::Bytes(image.pixels().len() as u64));
+        for json in OPERATIONS {
+            let operation: Operation = serde_json::from_str(json).expect("an operation");
+            let mut kernels = Kernels::default();
+            let id = format!("op={}/size={side}x{side}", name(&operation, json));
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| {
+                    // A fresh copy each time, as Pillow's calls make one.
+                    work.copy_from(&image);
+                    kernels.apply(black_box(&operation), None, &mut work);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn resizes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("resize");
+    group.warm_up_time(Duration::from_millis(100));
+    group.measurement_time(Duration::from_millis(500));
+    group.sample_size(20);
+    let source = image(500, 375);
+    let crop = Rect {
+        x: 0,
+        y: 0,
+        width: 500,
+        height: 375,
+    };
+    group.throughput(Throughput::Bytes(source.pixels().len() as u64));
+    for (name, filter) in [
+        ("bilinear", ResizeFilter::Bilinear),
+        ("bicubic", ResizeFilter::Bicubic),
+    ] {
+        let mut resizer = Resizer::default();
+        let mut target = Image::default();
+        let id = BenchmarkId::from_parameter(format!("filter={name}/size=500x375to224x224"));
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| {
+                let order = PassOrder::Pillow13;
+                resizer
+                    .resize_crop(&source, crop, (224, 224), filter, order, &mut target)
+                    .expect("the crop is the image");
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, operations, resizes);
+criterion_main!(benches);

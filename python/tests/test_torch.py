@@ -1,0 +1,222 @@
+"""`ddas.torch.DataLoader` over running daemons."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ddas
+from conftest import Dataset, Serve, python
+from ddas.torch import DataLoader
+
+DTYPES = {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_are_the_streams_batches(serve: Serve, dataset: Dataset, dtype: str, layout: str) -> None:
+    serve(dataset, consumers=2, dtype=dtype, layout=layout, epochs=2)
+    loader = DataLoader("train")
+    assert len(loader) == 6 and loader.epochs == 2 and loader.batch_size == 8
+    with ddas.connect("train") as stream:
+        for epoch in range(2):
+            assert loader.epoch == epoch
+            steps = 0
+            for images, targets in loader:
+                batch = next(stream)
+                samples = 3 if steps == 5 else 8
+                shape = (samples, 3, 32, 32) if layout == "nchw" else (samples, 32, 32, 3)
+                assert images.dtype == DTYPES[dtype] and images.shape == shape and images.is_contiguous()
+                assert targets.dtype == torch.int64 and targets.shape == (samples,)
+                assert images.view(-1).view(torch.uint8).numpy().tobytes() == batch.images.tobytes()
+                assert np.array_equal(targets.numpy(), batch.labels)
+                images.zero_()  # ordinary memory: writing is allowed
+                steps += 1
+            assert steps == len(loader)
+    loader.close()
+
+
+def test_epochs_in_the_usual_loop(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=3)
+    loader = DataLoader("train")
+    for epoch in range(loader.epochs):
+        loader.set_epoch(epoch)
+        labels = []
+        for step, (_, targets) in enumerate(loader):
+            labels += targets.tolist()
+        assert step + 1 == len(loader)
+        assert sorted(labels) == sorted(dataset.labels.tolist()), f"epoch {epoch}"
+    with pytest.raises(ddas.StreamFinished, match="all 3 epochs"):
+        next(iter(loader))
+
+
+def test_set_epoch_must_agree(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=3)
+    loader = DataLoader("train")
+    loader.set_epoch(2)
+    with pytest.raises(ddas.EpochMismatch, match=r"set_epoch\(2\).*epoch 0"):
+        next(iter(loader))
+    loader.set_epoch(0)
+    assert sum(1 for _ in loader) == 6, "the batch looked at is not lost"
+    for wrong in (0, 2):
+        with pytest.raises(ddas.EpochMismatch, match=rf"set_epoch\({wrong}\).*epoch 1"):
+            loader.set_epoch(wrong)
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match="epochs 0 to 2"):
+            loader.set_epoch(wrong)
+    loader.set_epoch(1)
+    assert sum(1 for _ in loader) == 6
+
+
+def test_start_in_the_middle(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=4, start="2:4")
+    loader = DataLoader("train")
+    assert loader.epoch == 2
+    loader.set_epoch(2)
+    assert sum(1 for _ in loader) == 2, "what is left of the epoch"
+    loader.set_epoch(3)
+    assert sum(1 for _ in loader) == 6
+
+
+def test_leaving_a_loop_early(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=3)
+    loader = DataLoader("train")
+    for images, _ in loader:
+        break
+    assert loader.epoch == 0
+    loader.set_epoch(1)
+    assert sum(1 for _ in loader) == 6
+    first = iter(loader)
+    next(first)
+    assert loader.epoch == 2
+    with pytest.raises(ddas.StreamFinished):
+        next(iter(loader))
+    with pytest.raises(ddas.Error, match="another loop"):
+        next(first)
+
+
+def test_drop_leaves_full_batches_only(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=2, last="drop")
+    loader = DataLoader("train")
+    assert len(loader) == 5
+    for _ in range(2):
+        assert [len(targets) for _, targets in loader] == [8] * 5
+
+
+def test_device_and_pinning(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=2)
+    loader = DataLoader("train", device="cpu", pin_memory=False)
+    images, targets = next(iter(loader))
+    assert images.device.type == "cpu" and targets.device.type == "cpu"
+    loader.close()
+    loader = DataLoader("train", device="meta")
+    images, targets = next(iter(loader))
+    assert images.device.type == "meta" and images.shape == (8, 3, 32, 32)
+    assert targets.device.type == "meta" and targets.dtype == torch.int64
+
+
+def test_pinning_needs_cuda(serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    serve(dataset)
+    with pytest.raises(ValueError, match="pin_memory.*CUDA"):
+        DataLoader("train", pin_memory=True)
+
+
+def test_rank_comes_from_the_environment_when_there_are_several(
+    serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    serve(dataset, name="two", world_size=2)
+    serve(dataset, name="one")
+    assert DataLoader("two").info.rank == 1
+    assert DataLoader("two", rank=0).info.rank == 0
+    assert DataLoader("one").info.rank == 0
+    monkeypatch.setenv("RANK", "7")
+    with pytest.raises(ddas.Error, match="7"):
+        DataLoader("two")
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match="RANK.*first"):
+        DataLoader("two")
+    monkeypatch.delenv("RANK")
+    with pytest.raises(ddas.Error, match="RANK"):
+        DataLoader("two")
+
+
+def test_killed_daemon(serve: Serve, dataset: Dataset) -> None:
+    daemon = serve(dataset, epochs=1000)
+    loader = DataLoader("train")
+    iterator = iter(loader)
+    next(iterator)
+    daemon.kill()
+    begin = time.monotonic()
+    with pytest.raises(ddas.DaemonDied):
+        while True:
+            for _ in iterator:
+                pass
+            iterator = iter(loader)
+    assert time.monotonic() - begin < 1.0
+
+
+def test_a_network_learns(serve: Serve, dataset: Dataset, tmp_path: Path) -> None:
+    """Three epochs over batches with a policy: the loss falls and the clean images are told apart."""
+    policy = tmp_path / "policy.json"
+    operations = [{"kind": "FlipLR"}, {"kind": "Rotate", "degrees": 20.0, "sign": "random"}]
+    policy.write_text(
+        json.dumps(
+            {
+                "format": "ddas-policy",
+                "version": 1,
+                "search_space": {"name": "mine", "draws_per_sample": 2, "operations": operations},
+                "snapshots": [{"total_probability": 0.5, "operation_probabilities": [0.5, 0.5]}],
+            }
+        )
+    )
+    serve(dataset, epochs=3, batch_size=4, dtype="f32", policy=policy)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3)
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    loader = DataLoader("train")
+    losses = []
+    for epoch in range(loader.epochs):
+        loader.set_epoch(epoch)
+        total = 0.0
+        for images, targets in loader:
+            loss = torch.nn.functional.cross_entropy(network(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(targets)
+        losses.append(total / len(dataset))
+    assert losses[2] < 0.5 * losses[0], losses
+    clean = torch.from_numpy(dataset.pixels).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (loader.info.normalization.mean, loader.info.normalization.std))
+    accuracy = (network((clean - mean) / std).argmax(1).numpy() == dataset.labels).mean()
+    assert accuracy > 0.9, f"accuracy {accuracy}, losses {losses}"
+
+
+def test_two_ddp_processes_share_an_epoch(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=2, world_size=2, batch_size=8)
+    script = """
+import os, sys, json
+from ddas.torch import DataLoader
+os.environ["RANK"] = sys.argv[1]
+loader = DataLoader("train")
+print(json.dumps([[targets.tolist() for _, targets in loader] for _ in range(loader.epochs)]))
+"""
+    children = [python(script, str(rank)) for rank in range(2)]
+    outputs = []
+    for child in children:
+        output, errors = child.communicate(timeout=90)
+        assert child.returncode == 0, errors
+        outputs.append(json.loads(output))
+    for epoch in range(2):
+        labels = [label for rank in outputs for batch in rank[epoch] for label in batch]
+        assert sorted(labels) == sorted(dataset.labels.tolist())
