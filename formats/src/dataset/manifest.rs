@@ -78,7 +78,12 @@ impl Manifest {
                     .read_to_string(&mut text)
                     .map_err(Error::io(&path))?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(Error::file(dataset, missing(dataset)));
             }
             Err(error) => return Err(Error::io(&path)(error)),

@@ -48,7 +48,8 @@ pub fn pack_image_folder(
     options: &PackOptions<'_>,
 ) -> Result<PackSummary> {
     let start = Instant::now();
-    // First of all, so that a wrong destination is known before a long listing.
+    outside(source, out)?;
+    // Before the listing, which may take long: a destination that cannot be written is known at once.
     let mut writer = DatasetWriter::create(out, options.overwrite)?;
     let listing = Listing::read(source)?;
     let layout = Layout::find(source, &listing, root)?;
@@ -122,6 +123,21 @@ pub fn pack_image_folder(
         seconds: start.elapsed().as_secs_f64(),
         manifest,
     })
+}
+
+/// A dataset inside its own source would be taken for a class while it is written.
+fn outside(source: &Path, out: &Path) -> Result<()> {
+    let (Ok(source), Ok(out)) = (source.canonicalize(), std::path::absolute(out)) else {
+        return Ok(());
+    };
+    let parent = out.parent().and_then(|parent| parent.canonicalize().ok());
+    if parent.is_some_and(|parent| parent.starts_with(&source)) {
+        return Err(Error::file(
+            &out,
+            "lies inside the source; choose a place outside of it",
+        ));
+    }
+    Ok(())
 }
 
 struct Files<'a> {

@@ -110,8 +110,11 @@ impl Listing {
 
     /// How messages name `path`.
     pub(super) fn display(&self, path: &str) -> PathBuf {
-        match &self.storage {
-            Storage::Folder(folder) | Storage::Tar(folder, _) => folder.join(path),
+        let (Storage::Folder(source) | Storage::Tar(source, _)) = &self.storage;
+        if path.is_empty() {
+            source.clone()
+        } else {
+            source.join(path)
         }
     }
 }

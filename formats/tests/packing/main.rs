@@ -1,0 +1,5 @@
+//! From folders and archives of images to datasets.
+
+mod cifar;
+mod image_folder;
+mod place;
