@@ -19,6 +19,9 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::resize::Rect;
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("damaged JPEGs are reported by unwinding: build with panic = \"unwind\"");
+
 /// Rows asked for at once; the library delivers at most 4 (one row group).
 const ROWS: usize = 4;
 

@@ -119,19 +119,20 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// `(value / 255 - mean) / std`, each step rounded to single precision:
-    /// the very number torchvision's `ToTensor` and `Normalize` give.
+    /// `(value / 255 - mean) / std` of each channel, each step rounded to
+    /// single precision: the very numbers torchvision's `ToTensor` and
+    /// `Normalize` give.
     ///
     /// ```
     /// use ddas_runtime::Normalization;
     ///
     /// let half = Normalization { mean: [0.5; 3], std: [0.5; 3] };
-    /// assert_eq!(half.apply(0, 255), 1.0);
-    /// assert_eq!(half.apply(2, 0), -1.0);
+    /// assert_eq!(half.apply([255, 0, 0]), [1.0, -1.0, -1.0]);
     /// ```
     #[must_use]
-    pub fn apply(&self, channel: usize, value: u8) -> f32 {
-        (f32::from(value) / 255.0 - self.mean[channel]) / self.std[channel]
+    pub fn apply(&self, pixel: [u8; 3]) -> [f32; 3] {
+        let channel = |i: usize| (f32::from(pixel[i]) / 255.0 - self.mean[i]) / self.std[i];
+        [channel(0), channel(1), channel(2)]
     }
 
     /// The pixel nearest to the mean, what 0 is before normalising.
@@ -167,7 +168,7 @@ mod tests {
             let mut hash = 0xcbf2_9ce4_8422_2325u64;
             for channel in 0..3 {
                 for value in 0..=u8::MAX {
-                    for byte in normalization.apply(channel, value).to_le_bytes() {
+                    for byte in normalization.apply([value; 3])[channel].to_le_bytes() {
                         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
                     }
                 }

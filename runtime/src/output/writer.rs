@@ -73,7 +73,7 @@ impl<const BYTES: usize> Values<BYTES> {
 
 impl Writer {
     pub(crate) fn new(format: OutputFormat, normalization: &Normalization, size: u32) -> Self {
-        let value = |channel, pixel| normalization.apply(channel, pixel);
+        let value = |channel: usize, pixel| normalization.apply([pixel; 3])[channel];
         let zero = [[0; 2]; 3]; // +0.0 in both half-width types
         let table = match format.dtype {
             Dtype::U8 => Table::One(Values::new(
@@ -254,7 +254,7 @@ mod tests {
                         let value = if inside {
                             0.0
                         } else {
-                            CIFAR.apply(channel, pixel)
+                            CIFAR.apply([pixel; 3])[channel]
                         };
                         let position = match layout {
                             Layout::Nchw => (channel as u32 * size + y) * size + x,
