@@ -24,6 +24,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn main() {
     match std::env::var(ROLE) {
+        Ok(role) if role == "serve" => serve(),
         Ok(role) => consume(&role),
         Err(_) => {
             latency(
@@ -36,6 +37,7 @@ fn main() {
                 20_000,
                 Duration::from_micros(10),
             );
+            deaths();
             rate();
         }
     }
@@ -191,6 +193,75 @@ fn stream(
 
 fn latency(label: &str, count: u64, pause: Duration) {
     stream(("latency", label), (4, 32, "u8"), count, pause, |_| {});
+}
+
+/// Offers a stream without batches until it is killed.
+fn serve() {
+    let dir = std::env::var_os(DIR).map(Into::into);
+    let shape = RingShape {
+        slots: 2,
+        batch_size: 1,
+        sample_bytes: 3,
+    };
+    let options = ServerOptions {
+        dir,
+        ..ServerOptions::default()
+    };
+    let _server =
+        RingServer::start("bench", vec![info(1, 1, "u8")], shape, options).expect("a ring");
+    std::thread::sleep(LONG);
+}
+
+/// How long consumers that wait take to hear of their daemon's death, and the other way round.
+fn deaths() {
+    let mut daemons = Vec::new();
+    for round in 0..40 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut daemon = child("serve", "", dir.path());
+        let options = ConnectOptions {
+            rank: 0,
+            timeout: LONG,
+            dir: Some(dir.path().to_owned()),
+        };
+        let mut consumer = Consumer::connect("bench", options).expect("the daemon");
+        let waiting = std::thread::spawn(move || (consumer.receive(LONG).is_err(), now()));
+        std::thread::sleep(Duration::from_millis(20 + 7 * round));
+        let killed = now();
+        daemon.kill().expect("a running daemon");
+        let (died, heard) = waiting.join().expect("no panic");
+        assert!(died);
+        daemons.push(heard - killed);
+        daemon.wait().expect("a dead daemon");
+    }
+    report("daemon killed: a waiting consumer knows", daemons);
+
+    let mut consumers = Vec::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let shape = RingShape {
+        slots: 2,
+        batch_size: 1,
+        sample_bytes: 3,
+    };
+    let options = ServerOptions {
+        dir: Some(dir.path().to_owned()),
+        ..ServerOptions::default()
+    };
+    let server =
+        RingServer::start("bench", vec![info(1, 1, "u8")], shape, options).expect("a ring");
+    for _ in 0..40 {
+        let mut consumer = child("latency", "", dir.path());
+        while server.status().ranks[0].consumers.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let killed = now();
+        consumer.kill().expect("a running consumer");
+        while !server.status().ranks[0].consumers.is_empty() {
+            std::hint::spin_loop();
+        }
+        consumers.push(now() - killed);
+        consumer.wait().expect("a dead consumer");
+    }
+    report("consumer killed: its slots are free", consumers);
 }
 
 fn rate() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ddas_loader::ring::{
     BatchMeta, ConnectOptions, Consumer, Error, RingServer, ServerOptions, query_status,
 };
-use support::{Daemon, LONG, SHORT, check, fill};
+use support::{Daemon, Dice, LONG, SHORT, byte, check, fill};
 
 #[test]
 fn every_batch_arrives_once_in_order_and_intact() {
@@ -81,43 +81,33 @@ fn batches_carry_their_description() {
 }
 
 #[test]
-fn workers_fill_their_places_of_one_slot_at_the_same_time() {
+fn threads_fill_parts_of_one_slot_at_the_same_time() {
     let daemon = Daemon::start(2, 1);
     let mut writer = daemon.server.writer(0).unwrap();
-    let slot = writer
+    let mut slot = writer
         .acquire(&AtomicBool::new(false), LONG)
         .unwrap()
         .unwrap();
     std::thread::scope(|scope| {
-        for position in 0..4 {
-            let slot = &slot;
-            scope.spawn(move || {
-                let sample = slot.claim(position).unwrap();
-                sample.image.fill(position as u8);
-                *sample.label = position as i64;
-                *sample.index = 10 + position as u64;
-            });
+        for (position, image) in slot.images_mut().chunks_exact_mut(12).enumerate() {
+            scope.spawn(move || image.fill(position as u8));
         }
     });
-    assert!(slot.claim(2).is_none(), "a place is given once");
-    assert!(slot.claim(4).is_none(), "beyond the capacity");
-    slot.publish(BatchMeta {
+    let meta = BatchMeta {
         epoch: 0,
         step: 0,
         samples: 4,
         snapshot: None,
         last_of_epoch: false,
-    })
-    .unwrap();
+    };
+    slot.publish(meta).unwrap();
     let mut consumer = daemon.connect();
     let batch = consumer.receive(LONG).unwrap().unwrap();
-    assert_eq!(batch.labels(), [0, 1, 2, 3]);
-    assert_eq!(batch.indices(), [10, 11, 12, 13]);
     assert_eq!(
         batch.images(),
         [[0_u8; 12], [1; 12], [2; 12], [3; 12]].concat()
     );
-    assert_eq!(batch.snapshot(), None);
+    assert_eq!((batch.snapshot(), batch.last_of_epoch()), (None, false));
 }
 
 #[test]
@@ -477,4 +467,64 @@ fn a_failing_status_source_does_not_end_the_stream() {
     assert!(status.daemon.is_null());
     daemon.write(1..=1).join().unwrap();
     check(&daemon.connect().receive(LONG).unwrap().unwrap(), 1);
+}
+
+#[test]
+fn torn_bytes_are_never_taken_for_good_ones() {
+    let options = ServerOptions {
+        consumers: 2,
+        evict_after: Some(Duration::from_millis(2)),
+        dir: None,
+    };
+    let daemon = Daemon::with_ranks(2, 1, options);
+    let mut dice = Dice(0x7ea5);
+    let mut slow = daemon.connect();
+    let mut steady = daemon.connect();
+    let writer = daemon.write(1..=400);
+    let reading = std::thread::spawn(move || {
+        while steady.receive(LONG)?.is_some() {}
+        Ok::<(), Error>(())
+    });
+    let (mut good, mut evicted, mut torn) = (0, 0, 0);
+    loop {
+        if writer.is_finished() {
+            daemon.server.finish(Duration::ZERO);
+        }
+        let result = slow.receive(SHORT).and_then(|batch| {
+            let Some(batch) = batch else { return Ok(false) };
+            let sequence = batch.sequence();
+            let (first, rest) = batch.images().split_at(24);
+            let first = first.to_vec();
+            std::thread::sleep(Duration::from_micros(dice.below(8) * 600));
+            let copy = [first, rest.to_vec()].concat();
+            let whole = (0..48).all(|at| copy[at] == byte(sequence, at));
+            let valid = batch.validate();
+            torn += usize::from(!whole);
+            assert!(
+                whole || valid.is_err(),
+                "torn batch {sequence} passed for good"
+            );
+            good += usize::from(valid.is_ok());
+            valid.map(|()| true)
+        });
+        match result {
+            Ok(true) | Err(Error::TimedOut { .. }) => {}
+            Ok(false) => break,
+            Err(Error::Evicted) => {
+                evicted += 1;
+                slow = daemon.connect();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    writer.join().unwrap();
+    // The steady one may be put out too, when its thread does not get to run.
+    assert!(matches!(
+        reading.join().unwrap(),
+        Ok(()) | Err(Error::Evicted)
+    ));
+    assert!(
+        good > 0 && evicted > 0,
+        "good {good}, evicted {evicted}, torn {torn}"
+    );
 }

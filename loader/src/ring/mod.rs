@@ -35,7 +35,7 @@ pub use consumer::{ConnectOptions, Consumer, ReadBatch, query_status};
 pub use error::{Error, Result};
 pub use layout::{BatchMeta, RingShape};
 pub use names::{running_daemons, runtime_dir};
-pub use producer::{RingWriter, SampleMut, WriteSlot};
+pub use producer::{RingWriter, WriteSlot};
 pub use protocol::{PROTOCOL, StreamInfo, StreamNormalization, StreamPosition};
 pub use server::{ConsumerStatus, RankStatus, RingServer, ServerOptions, ServerStatus};
 

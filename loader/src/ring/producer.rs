@@ -83,8 +83,6 @@ pub(super) struct Ring {
     geometry: Geometry,
     header: Header,
     evict_after: Option<Duration>,
-    /// One flag per sample place of each slot: handed out since the slot was acquired.
-    claims: Vec<Box<[AtomicBool]>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -102,12 +100,6 @@ impl Ring {
         let (data, data_fd) =
             Segment::create("ddas-ring", geometry.segment_bytes, Access::DaemonOnly)?;
         data.copy_in(0, &header.encode());
-        let slots = geometry.shape.slots;
-        let places = || {
-            (0..geometry.shape.batch_size)
-                .map(|_| AtomicBool::new(false))
-                .collect()
-        };
         Ok(Self {
             info,
             data_fd,
@@ -115,9 +107,8 @@ impl Ring {
             geometry,
             header,
             evict_after,
-            claims: (0..slots).map(|_| places()).collect(),
             state: Mutex::new(State {
-                ledger: Ledger::new(slots, wanted),
+                ledger: Ledger::new(geometry.shape.slots, wanted),
                 outcome: Outcome::Running,
                 evicted: 0,
                 held_back: None,
@@ -149,6 +140,8 @@ impl Ring {
                 .u64(layout::ACK_WORDS + 8 * slot)
                 .store(first - 1, Ordering::Relaxed);
         }
+        // A newcomer gets the whole time allowed, even if others have been holding back.
+        state.held_back = None;
         state.ledger.join(Member {
             id,
             first,
@@ -338,7 +331,11 @@ impl Ring {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            let nap = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            let patience = match (self.evict_after, state.held_back) {
+                (Some(limit), Some((_, since))) => limit.saturating_sub(since.elapsed()),
+                _ => LOOK_AGAIN,
+            };
+            let nap = left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN).min(patience);
             state = self
                 .changed
                 .wait_timeout(state, nap)
@@ -420,17 +417,6 @@ pub struct WriteSlot {
     published: bool,
 }
 
-/// One sample's place in a [`WriteSlot`].
-#[derive(Debug)]
-pub struct SampleMut<'a> {
-    /// The image array, `sample_bytes` long.
-    pub image: &'a mut [u8],
-    /// The label.
-    pub label: &'a mut i64,
-    /// The sample's index in the dataset.
-    pub index: &'a mut u64,
-}
-
 impl WriteSlot {
     fn new(ring: Arc<Ring>, sequence: u64) -> Self {
         let slot = Self {
@@ -443,9 +429,6 @@ impl WriteSlot {
         // the fence, reads that see later writes also see this 0.
         word.store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        for claimed in &slot.ring.claims[slot.slot()] {
-            claimed.store(false, Ordering::Relaxed);
-        }
         slot
     }
 
@@ -494,34 +477,6 @@ impl WriteSlot {
                 .data
                 .slice_mut(self.places().indices, self.capacity())
         }
-    }
-
-    /// The place of one sample, for a worker that shares the slot with others.
-    ///
-    /// Each place is given once while the slot is held: `None` the second time,
-    /// or beyond the capacity.
-    pub fn claim(&self, position: usize) -> Option<SampleMut<'_>> {
-        let claimed = self.ring.claims[self.slot()].get(position)?;
-        if claimed.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        let places = self.places();
-        let bytes = self.ring.geometry.shape.sample_bytes;
-        let data = &self.ring.data;
-        // SAFETY: the slot is ours (see `images_mut`), whole-slot borrows need `&mut self`, and
-        // the flag just taken gives this place to nobody else while the slot is held.
-        let (image, labels, indices) = unsafe {
-            (
-                data.slice_mut(places.images + position * bytes, bytes),
-                data.slice_mut(places.labels + 8 * position, 1),
-                data.slice_mut(places.indices + 8 * position, 1),
-            )
-        };
-        Some(SampleMut {
-            image,
-            label: labels.first_mut()?,
-            index: indices.first_mut()?,
-        })
     }
 
     fn places(&self) -> RingPlaces {

@@ -127,7 +127,7 @@ impl Daemon {
     }
 }
 
-fn byte(number: u64, at: usize) -> u8 {
+pub(crate) fn byte(number: u64, at: usize) -> u8 {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8 ^ at as u8
 }
 
