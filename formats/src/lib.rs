@@ -6,6 +6,10 @@
 //!   search epoch, and is what `ddas-search` writes and `ddas-loader` replays.
 //! - A [`Dataset`] is a folder with an LMDB file and a [`Manifest`]; a
 //!   [`DatasetWriter`] writes one, a [`DatasetReader`] reads its [`Sample`]s.
+//! - [`pack_image_folder`] and [`pack_cifar`] make datasets of images as they
+//!   are found; [`import_authors_policy`] reads the authors' policy files.
+//!
+//! [`mod@format`] specifies what is written, byte for byte.
 //!
 //! No pixels are decoded here, nothing is random, and only packers start threads.
 //!
@@ -18,6 +22,9 @@
 //! assert_eq!(Policy::from_json(&policy.to_json())?, policy);
 //! # Ok::<(), ddas_formats::Error>(())
 //! ```
+
+#[doc = include_str!("../FORMAT.md")]
+pub mod format {}
 
 mod atomic_file;
 mod dataset;

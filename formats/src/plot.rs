@@ -57,7 +57,7 @@ type Drawn<T> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 /// let snapshots = (0..10).map(|epoch| Snapshot::new(0.3 + 0.02 * f64::from(epoch), uniform.clone()));
 /// let policy = Policy::new(space, snapshots.collect::<Result<_, _>>()?)?;
 /// let svg = policy_svg(&policy)?;
-/// assert!(svg.starts_with("<svg") && svg.contains("Rotate90"));
+/// assert!(svg.starts_with("<svg") && svg.contains("total probability"));
 /// # Ok::<(), ddas_formats::Error>(())
 /// ```
 pub fn policy_svg(policy: &Policy) -> Result<String> {
