@@ -110,9 +110,14 @@ impl Sheet {
                 let x = MARGIN + (column + 1) * cell.0;
                 maker.augmented(index, epoch)?;
                 sheet.image(x, y, &maker.pixels, width, scale);
+                // The signs are resolved: a label's "either sign" no longer applies.
                 for (line, operation) in maker.scratch.operations().iter().take(lines).enumerate() {
                     let y = y + height * scale + 3 + line * LINE;
-                    sheet.text(x, y, &fit(&operation.label(), width * scale));
+                    sheet.text(
+                        x,
+                        y,
+                        &fit(&operation.label().replace('±', ""), width * scale),
+                    );
                 }
             }
         }

@@ -243,6 +243,7 @@ impl<S: BatchSlot> Run<'_, S> {
             if part.samples == 0 {
                 self.publish_complete(rank)?;
             } else {
+                self.engine.statistics.begun(part.epoch);
                 self.queue.push(job);
             }
         }

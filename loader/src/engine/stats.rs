@@ -30,6 +30,19 @@ impl StageTotals {
         self.write += other.write;
     }
 
+    fn dearest(&self) -> Limit {
+        let stages = [
+            (self.read, Limit::Read),
+            (self.decode, Limit::Decode),
+            (self.augment, Limit::Augment),
+            (self.write, Limit::Write),
+        ];
+        stages
+            .into_iter()
+            .max_by_key(|stage| stage.0)
+            .map_or(Limit::Read, |stage| stage.1)
+    }
+
     fn busy(&self) -> Duration {
         self.read + self.decode + self.augment + self.write
     }
@@ -90,8 +103,10 @@ pub struct EpochReport {
     pub augment_seconds: f64,
     /// Worker time spent normalising and writing.
     pub write_seconds: f64,
-    /// Worker time spent waiting for the trainer to free a slot.
+    /// Worker time spent waiting for the trainer to free a slot: every batch was finished, and no place for another.
     pub wait_seconds: f64,
+    /// Worker time spent waiting for other workers to finish their samples of the last batches under way.
+    pub idle_seconds: f64,
     /// Who held the epoch back.
     pub limit: Limit,
 }
@@ -106,22 +121,12 @@ impl EpochReport {
     ) -> EpochReport {
         let stages = totals.stages;
         let attended = wall.saturating_sub(totals.unattended);
-        let wait = totals
-            .idle
-            .saturating_sub(totals.unattended * threads as u32);
+        let threads_times = |time: Duration| time * threads as u32;
+        let wait = threads_times(totals.starved.saturating_sub(totals.unattended));
+        let idle = totals.idle.saturating_sub(threads_times(totals.starved));
         let seconds = attended.as_secs_f64();
-        // A worker idles only when every acquired slot is filled and the trainer has freed no other: a tenth of the
-        // time is more than the seams between batches explain.
-        let trainer = wait.as_secs_f64() > 0.1 * (wait + stages.busy()).as_secs_f64();
-        let dearest = [
-            (stages.read, Limit::Read),
-            (stages.decode, Limit::Decode),
-            (stages.augment, Limit::Augment),
-            (stages.write, Limit::Write),
-        ]
-        .into_iter()
-        .max_by_key(|stage| stage.0)
-        .map_or(Limit::Read, |stage| stage.1);
+        // Without a slower trainer some batch is under way at any moment.
+        let trainer = wait.as_secs_f64() > 0.1 * (wait + idle + stages.busy()).as_secs_f64();
         EpochReport {
             epoch,
             steps,
@@ -135,8 +140,24 @@ impl EpochReport {
             augment_seconds: stages.augment.as_secs_f64(),
             write_seconds: stages.write.as_secs_f64(),
             wait_seconds: wait.as_secs_f64(),
-            limit: if trainer { Limit::Trainer } else { dearest },
+            idle_seconds: idle.as_secs_f64(),
+            limit: if trainer {
+                Limit::Trainer
+            } else {
+                stages.dearest()
+            },
         }
+    }
+
+    /// The stage that took most of the workers' time.
+    pub fn dearest_stage(&self) -> Limit {
+        StageTotals {
+            read: Duration::from_secs_f64(self.read_seconds),
+            decode: Duration::from_secs_f64(self.decode_seconds),
+            augment: Duration::from_secs_f64(self.augment_seconds),
+            write: Duration::from_secs_f64(self.write_seconds),
+        }
+        .dearest()
     }
 
     /// Worker time of all stages and of waiting, in seconds summed over threads.
@@ -146,6 +167,7 @@ impl EpochReport {
             + self.augment_seconds
             + self.write_seconds
             + self.wait_seconds
+            + self.idle_seconds
     }
 }
 
@@ -156,7 +178,7 @@ impl fmt::Display for EpochReport {
         write!(
             f,
             "epoch {}: {} images in {:.1} s, {:.0} images/s; worker time: read {:.0} %, decode {:.0} %, augment {:.0} %, \
-             write {:.0} %, wait for trainer {:.0} %; the limit was {}",
+             write {:.0} %, wait for trainer {:.0} %, wait for each other {:.0} %; the limit was {}",
             self.epoch,
             self.samples,
             self.seconds,
@@ -166,6 +188,7 @@ impl fmt::Display for EpochReport {
             percent(self.augment_seconds),
             percent(self.write_seconds),
             percent(self.wait_seconds),
+            percent(self.idle_seconds),
             self.limit,
         )?;
         if self.unattended_seconds >= 0.1 {
@@ -198,6 +221,7 @@ pub struct Progress {
 struct EpochTotals {
     stages: StageTotals,
     idle: Duration,
+    starved: Duration,
     unattended: Duration,
     samples: u64,
     batches: u64,
@@ -207,6 +231,7 @@ impl EpochTotals {
     fn add(&mut self, other: &EpochTotals) {
         self.stages.add(&other.stages);
         self.idle += other.idle;
+        self.starved += other.starved;
         self.unattended += other.unattended;
         self.samples += other.samples;
         self.batches += other.batches;
@@ -225,6 +250,8 @@ struct State {
     open: BTreeMap<u32, EpochTotals>,
     closed: EpochTotals,
     newest: Option<(u32, u64)>,
+    under_way: usize,
+    starved_since: Option<Instant>,
 }
 
 impl Statistics {
@@ -236,6 +263,8 @@ impl Statistics {
             open: BTreeMap::new(),
             closed: EpochTotals::default(),
             newest: None,
+            under_way: 0,
+            starved_since: None,
         };
         Statistics {
             threads,
@@ -252,6 +281,26 @@ impl Statistics {
             let totals = state.open.entry(epoch).or_default();
             totals.stages.add(stages);
             totals.idle += idle;
+        });
+    }
+
+    /// A batch of `epoch` got a slot: workers have something to do.
+    pub(super) fn begun(&self, epoch: u32) {
+        self.with(|state| {
+            state.under_way += 1;
+            if let Some(since) = state.starved_since.take() {
+                state.open.entry(epoch).or_default().starved += since.elapsed();
+            }
+        });
+    }
+
+    /// Every sample of a batch is written.
+    pub(super) fn completed(&self) {
+        self.with(|state| {
+            state.under_way = state.under_way.saturating_sub(1);
+            if state.under_way == 0 {
+                state.starved_since = Some(Instant::now());
+            }
         });
     }
 

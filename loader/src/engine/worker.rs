@@ -39,6 +39,7 @@ pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
         run.engine.statistics.worked(part.epoch, &stages, idle);
         idle = Duration::ZERO;
         if complete {
+            run.engine.statistics.completed();
             run.publish_complete(part.rank)?;
         }
     }

@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured> {
     let options = stream.options().clone();
     let (policy_digest, sample_bytes) = (stream.policy_digest(), stream.pipeline.sample_bytes());
-    let meter = Meter::new("measuring");
+    let meter = Meter::new("measuring", "seconds");
     let began = Instant::now();
     let (stop, first) = (AtomicBool::new(false), OnceLock::new());
     let received = |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
@@ -122,15 +122,7 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
         if began.elapsed() >= measurement.time {
             stop.store(true, Ordering::Release);
         }
-        meter.set(
-            0,
-            None,
-            &format!(
-                "{:.0} s of {:.0} s",
-                began.elapsed().as_secs_f64(),
-                measurement.time.as_secs_f64()
-            ),
-        );
+        meter.set(began.elapsed().as_secs(), measurement.time.as_secs(), "");
     };
     let sink = MemorySink::new(
         measurement.slots as usize,
@@ -170,9 +162,10 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
             stage("decode", total.decode_seconds),
             stage("augment", total.augment_seconds),
             stage("write", total.write_seconds),
-            stage("wait", total.wait_seconds),
+            stage("wait", total.wait_seconds + total.idle_seconds),
         ],
-        limit: total.limit,
+        // Nobody trains here, so a stage it is.
+        limit: total.dearest_stage(),
     })
 }
 

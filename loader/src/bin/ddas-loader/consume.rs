@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         .hash
         .then(|| Hashes::new(consumer.info().steps_per_epoch, arguments.json));
     let expected = expected_batches(&consumer).min(arguments.batches.unwrap_or(u64::MAX));
-    let meter = Meter::new("consuming");
+    let meter = Meter::new("consuming", "batches");
     let mut waits = Waits::default();
     let (mut batches, mut samples, mut bytes, mut finished) = (0u64, 0u64, 0u64, false);
     let began = Instant::now();
@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             std::thread::sleep(delay);
         }
         drop(batch);
-        meter.set(batches, Some(expected), "batches");
+        meter.set(batches, expected, "");
     }
     let seconds = began.elapsed().as_secs_f64();
     drop(meter);

@@ -76,11 +76,11 @@ impl Common {
         out: &std::path::Path,
         pack: impl FnOnce(&PackOptions<'_>) -> ddas_formats::Result<PackSummary>,
     ) -> anyhow::Result<()> {
-        let meter = Meter::new("packing");
+        let meter = Meter::new("packing", "images");
         let progress = |progress: PackProgress| {
             meter.set(
                 progress.done,
-                Some(progress.total),
+                progress.total,
                 &report::bytes(progress.bytes),
             );
         };

@@ -14,19 +14,24 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Shows on standard error how far a job is. Callable from any thread.
 pub(crate) struct Meter {
     what: &'static str,
+    unit: &'static str,
     started: Instant,
     bar: Option<ProgressBar>,
     last_line: Mutex<Instant>,
 }
 
 impl Meter {
-    /// A meter for a job called `what` ("packing").
-    pub(crate) fn new(what: &'static str) -> Meter {
+    /// A meter for a job called `what` ("packing") that is measured in `unit` ("images").
+    pub(crate) fn new(what: &'static str, unit: &'static str) -> Meter {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            let bar =
+                ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+            let template = format!(
+                "{{prefix}} [{{bar:30}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left {{msg}}"
+            );
             bar.set_style(
-                ProgressStyle::with_template("{prefix} {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                ProgressStyle::with_template(&template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(what);
             bar
@@ -34,29 +39,19 @@ impl Meter {
         let now = Instant::now();
         Meter {
             what,
+            unit,
             started: now,
             bar,
             last_line: Mutex::new(now),
         }
     }
 
-    /// Shows that `done` of `total` samples (unknown: `None`) are done; `detail` is added at the end.
-    pub(crate) fn set(&self, done: u64, total: Option<u64>, detail: &str) {
+    /// Shows that `done` of `total` are done; `detail` is added at the end.
+    pub(crate) fn set(&self, done: u64, total: u64, detail: &str) {
         if let Some(bar) = &self.bar {
-            if let (Some(total), None) = (total, bar.length()) {
-                let template = "{prefix} [{bar:30}] {pos}/{len} {per_sec} {eta} left {msg}";
-                bar.set_length(total);
-                bar.set_style(
-                    ProgressStyle::with_template(template)
-                        .unwrap_or_else(|_| ProgressStyle::default_bar()),
-                );
-            }
+            bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(if total.is_some() {
-                detail.to_owned()
-            } else {
-                format!("{done} {detail}")
-            });
+            bar.set_message(detail.to_owned());
             return;
         }
         let mut last_line = self
@@ -74,16 +69,13 @@ impl Meter {
         ));
     }
 
-    fn line(&self, done: u64, total: Option<u64>, detail: &str) -> String {
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let rate = done as f64 / elapsed.max(1e-9);
-        let mut line = match total {
-            Some(total) => {
-                let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-                format!("{done} of {total}, {rate:.0}/s, about {left:.0} s left")
-            }
-            None => format!("{done}, {rate:.0}/s"),
-        };
+    fn line(&self, done: u64, total: u64, detail: &str) -> String {
+        let mut line = format!("{done} of {total} {}", self.unit);
+        if done > 0 {
+            let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+            let left = total.saturating_sub(done) as f64 / rate;
+            line = format!("{line}, {rate:.0}/s, about {left:.0} s left");
+        }
         if !detail.is_empty() {
             line = format!("{line}, {detail}");
         }

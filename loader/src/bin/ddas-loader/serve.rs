@@ -118,7 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     report::tell(&format!("ready: {}", description(&daemon)));
 
-    let meter = Meter::new("serving");
+    let meter = Meter::new("serving", "batches");
     let done = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         let progress = daemon.progress_handle();
@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                     .epoch
                     .map_or_else(String::new, |epoch| format!("epoch {epoch}, "));
                 let detail = format!("{place}{:.0} images/s", now.total.images_per_second);
-                meter.set(now.batches, Some(total), &detail);
+                meter.set(now.batches, total, &detail);
                 std::thread::park_timeout(Duration::from_millis(200));
             }
         });

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         (number(total, "samples"), number(total, "images_per_second"))
     {
         text.push_str(&format!("served   {samples} images, {rate:.0} images/s\n"));
-        let stages = ["read", "decode", "augment", "write", "wait"];
+        let stages = ["read", "decode", "augment", "write", "wait", "idle"];
         let seconds = stages.map(|stage| number(total, &format!("{stage}_seconds")).unwrap_or(0.0));
         let all = seconds.iter().sum::<f64>().max(1e-9);
         let shares: Vec<String> = stages
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             .map(|(stage, seconds)| format!("{stage} {:.0} %", 100.0 * seconds / all))
             .collect();
         text.push_str(&format!(
-            "workers  {} (wait: for the trainer)\n",
+            "workers  {} (wait: for the trainer; idle: for each other)\n",
             shares.join(", ")
         ));
         text.push_str(&format!(

@@ -27,9 +27,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let threads = arguments
         .threads
         .map_or_else(default_threads, |threads| threads as usize);
-    let meter = Meter::new("verifying");
+    let meter = Meter::new("verifying", "reads and decodes");
     let steps = 2 * dataset.len();
-    let verdict = ddas_loader::verify(&dataset, threads, &|done| meter.set(done, Some(steps), ""));
+    let verdict = ddas_loader::verify(&dataset, threads, &|done| meter.set(done, steps, ""));
     drop(meter);
     let verdict = verdict?;
     let stored = &verdict.stored;

@@ -1,0 +1,328 @@
+//! `pack`, and what can be done with a packed dataset: inspect, verify, preview, bench; policies on the command line.
+
+mod cli_support;
+
+use std::fs;
+use std::path::Path;
+
+use cli_support::{Sandbox, pixels};
+use ddas_formats::Dataset;
+
+/// Three classes of four images; the odd ones are wider than high.
+fn image_folder(root: &Path) {
+    for (number, class) in ["zebra", "ant", "bee"].into_iter().enumerate() {
+        fs::create_dir_all(root.join(class)).unwrap();
+        for image in 0..4 {
+            let index = (number * 4 + image) as u64;
+            let width = 32 + 8 * (index as u32 % 2);
+            let data = pixels(index).repeat(2);
+            write_png(
+                &root.join(class).join(format!("{image}.png")),
+                width,
+                32,
+                &data[..(width * 32 * 3) as usize],
+            );
+        }
+    }
+}
+
+fn write_png(path: &Path, width: u32, height: u32, rgb: &[u8]) {
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(rgb)
+        .unwrap();
+}
+
+fn content_hash(sandbox: &Sandbox, dataset: &str) -> String {
+    let manifest = sandbox
+        .run(&format!("inspect {dataset} --json"))
+        .succeeded();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    manifest["content_hash"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_folder_of_images_becomes_a_dataset_that_can_be_served() {
+    let sandbox = Sandbox::new();
+    image_folder(&sandbox.path("images"));
+    let summary = sandbox
+        .run("pack image-folder images images.lmdb --jobs 3")
+        .succeeded();
+    assert!(
+        summary.starts_with("images.lmdb: 12 samples in 3 classes, "),
+        "{summary}"
+    );
+    assert!(
+        summary.contains(" images/s, ") && summary.contains(" MB/s)"),
+        "{summary}"
+    );
+
+    // Labels are the classes' places by name; the files are stored as they are.
+    let dataset = Dataset::open(&sandbox.path("images.lmdb")).unwrap();
+    assert_eq!(dataset.classes(), ["ant", "bee", "zebra"]);
+    let reader = dataset.reader().unwrap();
+    let first = reader.get(0).unwrap();
+    assert_eq!(
+        (first.label, first.payload),
+        (0, &fs::read(sandbox.path("images/ant/0.png")).unwrap()[..])
+    );
+
+    let shown = sandbox.run("inspect images.lmdb").succeeded();
+    assert!(
+        shown.contains("samples       12\n") && shown.contains("zebra  4\n"),
+        "{shown}"
+    );
+    assert!(
+        sandbox
+            .run("verify images.lmdb")
+            .succeeded()
+            .contains("all 12 samples are sound")
+    );
+
+    let serve = "images.lmdb --recipe imagenet --epochs 2 --batch-size 5 --dtype u8 --layout nhwc";
+    let hashes = sandbox.hashes("images", serve);
+    assert_eq!(hashes.len(), 8);
+    assert_eq!(
+        sandbox.hashes("again", &format!("{serve} --threads 3")),
+        hashes
+    );
+
+    // The number of jobs leaves no trace, and a second packing needs a word.
+    sandbox
+        .run("pack image-folder images images.lmdb")
+        .failed(1, &["images.lmdb", "--overwrite"]);
+    let hash = content_hash(&sandbox, "images.lmdb");
+    sandbox
+        .run("pack image-folder images images.lmdb --overwrite --jobs 1")
+        .succeeded();
+    assert_eq!(content_hash(&sandbox, "images.lmdb"), hash);
+    let limited = sandbox
+        .run("pack image-folder images few.lmdb --limit 6")
+        .succeeded();
+    assert!(limited.contains("6 samples in 3 classes"), "{limited}");
+}
+
+#[test]
+fn files_that_are_no_images_end_the_packing_or_are_left_out() {
+    let sandbox = Sandbox::new();
+    image_folder(&sandbox.path("images"));
+    fs::write(sandbox.path("images/bee/notes.jpg"), "not an image at all").unwrap();
+    let bad = sandbox.run("pack image-folder images images.lmdb");
+    bad.failed(1, &["bee/notes.jpg", "not"]);
+    assert!(
+        !sandbox.path("images.lmdb").exists(),
+        "a failed packing leaves nothing"
+    );
+    // Half an image: the header is sound, the pixels are missing.
+    let whole = fs::read(sandbox.path("images/ant/1.png")).unwrap();
+    fs::write(
+        sandbox.path("images/ant/half.png"),
+        &whole[..whole.len() / 2],
+    )
+    .unwrap();
+    let summary = sandbox
+        .run("pack image-folder images images.lmdb --allow-bad")
+        .succeeded();
+    assert!(
+        summary.contains("12 samples") && summary.contains("2 files left out:"),
+        "{summary}"
+    );
+    assert!(
+        summary.contains("bee/notes.jpg: ") && summary.contains("ant/half.png: "),
+        "{summary}"
+    );
+}
+
+#[test]
+fn sources_without_images_are_refused() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.path("empty")).unwrap();
+    sandbox
+        .run("pack image-folder empty out.lmdb")
+        .failed(1, &["empty"]);
+    fs::create_dir_all(sandbox.path("hollow/class")).unwrap();
+    sandbox
+        .run("pack image-folder hollow out.lmdb")
+        .failed(1, &["hollow"]);
+    sandbox
+        .run("pack image-folder nowhere out.lmdb")
+        .failed(1, &["nowhere"]);
+    fs::write(sandbox.path("text.tar"), "this is no tar archive").unwrap();
+    sandbox
+        .run("pack image-folder text.tar out.lmdb")
+        .failed(1, &["text.tar"]);
+    sandbox
+        .run("pack cifar empty out.lmdb --split train")
+        .failed(1, &["empty"]);
+    assert!(!sandbox.path("out.lmdb").exists());
+    assert_eq!(
+        sandbox.run("pack cifar empty out.lmdb").status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn the_binary_version_of_cifar_becomes_a_dataset() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("cifar-10-batches-bin");
+    fs::create_dir(&folder).unwrap();
+    let names = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n";
+    fs::write(folder.join("batches.meta.txt"), names).unwrap();
+    // A record is a label and the red, green and blue planes.
+    let record = |index: u64| [&[(index % 10) as u8][..], &pixels(index)].concat();
+    for file in 1..=5u64 {
+        let records: Vec<u8> = (0..10_000)
+            .flat_map(|n| record(file * 10_000 + n % 20))
+            .collect();
+        fs::write(folder.join(format!("data_batch_{file}.bin")), records).unwrap();
+    }
+    sandbox
+        .run("pack cifar cifar-10-batches-bin train.lmdb --split train --limit 200")
+        .succeeded();
+    let dataset = Dataset::open(&sandbox.path("train.lmdb")).unwrap();
+    assert_eq!(
+        (dataset.len(), dataset.classes()[9].as_str()),
+        (200, "truck")
+    );
+    let reader = dataset.reader().unwrap();
+    let sample = reader.get(0).unwrap();
+    let planes = pixels(10_000);
+    assert_eq!((sample.label, sample.width, sample.height), (0, 32, 32));
+    assert_eq!(
+        sample.payload[..6],
+        [
+            planes[0],
+            planes[1024],
+            planes[2048],
+            planes[1],
+            planes[1025],
+            planes[2049]
+        ]
+    );
+}
+
+#[test]
+fn a_contact_sheet_shows_the_stored_image_beside_its_augmentations() {
+    let sandbox = Sandbox::new();
+    sandbox.dataset("noise.lmdb", 20);
+    sandbox.policy("policy.json");
+    let said = sandbox
+        .run("preview noise.lmdb --policy policy.json --epochs 9 --epoch 0 --epoch 8 --samples 3 -o sheet.png")
+        .succeeded();
+    let decoder = png::Decoder::new(std::io::BufReader::new(
+        fs::File::open(sandbox.path("sheet.png")).unwrap(),
+    ));
+    let mut reader = decoder.read_info().unwrap();
+    let mut sheet = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut sheet).unwrap();
+    assert!(
+        said.contains(&format!("{} x {} pixels", info.width, info.height)),
+        "{said}"
+    );
+    // The stored column of the first row holds the sample that the order puts first, six times enlarged.
+    let index = ddas_loader::EpochOrder::new(0, 0, 20).at(0);
+    let expected = pixels(index);
+    let (left, top, scale) = (8, 27, 6);
+    for (y, x) in [(0, 0), (5, 17), (31, 31)] {
+        let place = ((top + y * scale) * info.width as usize + left + x * scale) * 3;
+        assert_eq!(
+            sheet[place..place + 3],
+            expected[(y * 32 + x) * 3..][..3],
+            "pixel {x}, {y}"
+        );
+    }
+}
+
+#[test]
+fn bench_accounts_for_the_time_of_every_stage() {
+    let sandbox = Sandbox::new();
+    sandbox.dataset("noise.lmdb", 64);
+    sandbox.policy("policy.json");
+    let json = sandbox
+        .run(
+            "bench noise.lmdb --recipe cifar --policy policy.json --seconds 0.2 --threads 2 --json",
+        )
+        .succeeded();
+    let measured: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(measured["samples"].as_u64().unwrap() >= 64);
+    let stages = measured["stages"].as_array().unwrap();
+    let names: Vec<&str> = stages
+        .iter()
+        .map(|stage| stage["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["read", "decode", "augment", "write", "wait"]);
+    let shares: f64 = stages
+        .iter()
+        .map(|stage| stage["share"].as_f64().unwrap())
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-6, "{shares}");
+    let text = sandbox
+        .run("bench noise.lmdb --recipe cifar --seconds 0.1")
+        .succeeded();
+    assert!(
+        text.contains("images/s") && text.contains("the limit is the loader ("),
+        "{text}"
+    );
+}
+
+#[test]
+fn policies_are_shown_checked_and_refused_by_field() {
+    let sandbox = Sandbox::new();
+    let policy = sandbox.policy("policy.json");
+    let checked = sandbox
+        .run("policy check policy.json policy.json")
+        .succeeded();
+    assert_eq!(
+        checked
+            .lines()
+            .filter(|line| line.contains("3 snapshots of 68 operations (paper68)"))
+            .count(),
+        2
+    );
+    let shown = sandbox.run("policy show policy.json --top 1").succeeded();
+    assert!(shown.contains("lowest 0.600, highest 0.900"), "{shown}");
+    let shown: serde_json::Value =
+        serde_json::from_str(&sandbox.run("policy show policy.json --json").succeeded()).unwrap();
+    let strongest = &shown["snapshots"][1]["operations"][0];
+    assert!((strongest["probability"].as_f64().unwrap() - (0.5 + 0.5 / 68.0)).abs() < 1e-12);
+
+    let mut document: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&policy).unwrap()).unwrap();
+    document["snapshots"][1]["operation_probabilities"][2] = 2.0.into();
+    fs::write(sandbox.path("bad.json"), document.to_string()).unwrap();
+    sandbox.run("policy check policy.json bad.json").failed(
+        1,
+        &["bad.json", "snapshots[1]", "operation_probabilities[2]"],
+    );
+    sandbox
+        .run("policy show nowhere.json")
+        .failed(1, &["nowhere.json"]);
+    fs::write(sandbox.path("fake.npy"), "no array").unwrap();
+    sandbox
+        .run("policy import fake.npy -o out.json")
+        .failed(1, &["fake.npy"]);
+    assert!(!sandbox.path("out.json").exists());
+}
+
+/// `ddas-loader policy show ... | head -1` must not end in a panic or a failure.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let sandbox = Sandbox::new();
+    sandbox.policy("policy.json");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = sandbox
+        .command(["policy", "show", "policy.json", "--json"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stderr.is_empty(),
+        "{} {stderr}",
+        output.status
+    );
+}
