@@ -235,10 +235,13 @@ impl Control {
     fn join(&mut self, id: u64, rank: u32) -> std::result::Result<(), String> {
         let ranks = self.inner.rings.len();
         let Some(ring) = self.inner.rings.get(rank as usize).map(Arc::clone) else {
-            return Err(format!(
-                "there is no rank {rank}: this daemon serves {ranks} (ranks 0 to {})",
-                ranks - 1
-            ));
+            return Err(match ranks {
+                1 => format!("there is no rank {rank}: this daemon serves rank 0 only"),
+                _ => format!(
+                    "there is no rank {rank}: this daemon serves ranks 0 to {}",
+                    ranks - 1
+                ),
+            });
         };
         if ring.consumers() >= MAX_CONSUMERS {
             return Err(format!("rank {rank} already has {MAX_CONSUMERS} consumers"));

@@ -120,7 +120,7 @@ pub enum Error {
     },
     /// Not enough memory for the slots.
     #[error(
-        "the ring needs {needed} bytes ({slots} slots for each of {ranks} ranks), but only {available} bytes are free \
+        "the ring needs {needed} bytes (slots = {slots}, ranks = {ranks}), but only {available} bytes are free \
          ({limit}): lower --slots or --batch-size, or give the daemon more memory"
     )]
     NoMemory {
