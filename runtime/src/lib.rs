@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod augmenter;
+mod cpu;
 mod decode;
 mod error;
 mod image;

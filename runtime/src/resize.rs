@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use crate::cpu::for_each_cpu;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
@@ -62,7 +63,7 @@ pub struct Resizer {
     columns: Axis,
     rows: Axis,
     between: Image,
-    sums: Vec<i32>,
+    gathered: Vec<[u8; COLUMN]>,
 }
 
 impl Resizer {
@@ -90,27 +91,27 @@ impl Resizer {
             columns,
             rows,
             between,
-            sums,
+            gathered,
         } = self;
         match (crop.width != width, crop.height != height) {
             (false, false) => view.copy(target),
             (true, false) => {
                 columns.prepare(crop.width, width, filter);
-                horizontal(&view, columns, target);
+                horizontal(&view, columns, gathered, target);
             }
             (false, true) => {
                 rows.prepare(crop.height, height, filter);
-                vertical(&view, rows, sums, target);
+                vertical(&view, rows, target);
             }
             (true, true) => {
                 columns.prepare(crop.width, width, filter);
                 rows.prepare(crop.height, height, filter);
                 if vertical_first(order, crop, size) {
-                    vertical(&view, rows, sums, between);
-                    horizontal(&View::whole(between), columns, target);
+                    vertical(&view, rows, between);
+                    horizontal(&View::whole(between), columns, gathered, target);
                 } else {
-                    horizontal(&view, columns, between);
-                    vertical(&View::whole(between), rows, sums, target);
+                    horizontal(&view, columns, gathered, between);
+                    vertical(&View::whole(between), rows, target);
                 }
             }
         }
@@ -274,40 +275,76 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// Resizes along the rows.
-fn horizontal(source: &View<'_>, axis: &Axis, target: &mut Image) {
-    target.reshape(axis.spans.len() as u32, source.height);
-    let stride = target.stride();
-    let out_rows = target.pixels_mut().chunks_exact_mut(stride);
-    for (out, row) in out_rows.zip(source.rows_from(0)) {
-        let pixels = row.as_chunks::<3>().0;
-        for (out, (first, weights)) in out.as_chunks_mut::<3>().0.iter_mut().zip(axis.positions()) {
-            let mut sums = [HALF; 3];
-            for (pixel, &weight) in pixels[first as usize..].iter().zip(weights) {
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum = add_product(*sum, value, weight);
+/// Rows resized together along the rows.
+const ROWS: usize = 16;
+/// Their bytes in one column.
+const COLUMN: usize = ROWS * 3;
+
+for_each_cpu! {
+    /// Resizes along the rows: weighed sums of columns, of [`ROWS`] rows at a
+    /// time, brought together in `columns` first.
+    fn horizontal(
+        source: &View<'_>,
+        axis: &Axis,
+        columns: &mut Vec<[u8; COLUMN]>,
+        target: &mut Image,
+    ) {
+        target.reshape(axis.spans.len() as u32, source.height);
+        columns.resize(source.width as usize, [0; COLUMN]);
+        let stride = target.stride();
+        let mut rows = source.rows_from(0);
+        for out in target.pixels_mut().chunks_mut(ROWS * stride) {
+            for (i, row) in rows.by_ref().take(out.len() / stride).enumerate() {
+                for (column, pixel) in columns.iter_mut().zip(row.as_chunks::<3>().0) {
+                    column[3 * i] = pixel[0];
+                    column[3 * i + 1] = pixel[1];
+                    column[3 * i + 2] = pixel[2];
                 }
             }
-            *out = sums.map(clip);
+            for (x, (first, weights)) in axis.positions().enumerate() {
+                let mut sums = [HALF; COLUMN];
+                for (column, &weight) in columns[first as usize..].iter().zip(weights) {
+                    for (sum, &value) in sums.iter_mut().zip(column) {
+                        *sum = add_product(*sum, value, weight);
+                    }
+                }
+                let values = sums.map(clip);
+                for (row, pixel) in out.chunks_exact_mut(stride).zip(values.as_chunks::<3>().0) {
+                    row[3 * x..][..3].copy_from_slice(pixel);
+                }
+            }
         }
     }
 }
 
-/// Resizes along the columns: weighed sums of whole rows.
-fn vertical(source: &View<'_>, axis: &Axis, sums: &mut Vec<i32>, target: &mut Image) {
-    target.reshape(source.width, axis.spans.len() as u32);
-    let stride = target.stride();
-    sums.resize(stride, 0);
-    let out_rows = target.pixels_mut().chunks_exact_mut(stride);
-    for (out, (first, weights)) in out_rows.zip(axis.positions()) {
-        sums.fill(HALF);
-        for (row, &weight) in source.rows_from(first).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum = add_product(*sum, value, weight);
+for_each_cpu! {
+    /// Resizes along the columns: weighed sums of rows, a few bytes at a time.
+    fn vertical(source: &View<'_>, axis: &Axis, target: &mut Image) {
+        const BLOCK: usize = 32;
+        target.reshape(source.width, axis.spans.len() as u32);
+        let stride = target.stride();
+        for (out, (first, weights)) in target
+            .pixels_mut()
+            .chunks_exact_mut(stride)
+            .zip(axis.positions())
+        {
+            let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+            for (i, out) in blocks.iter_mut().enumerate() {
+                let mut sums = [HALF; BLOCK];
+                for (row, &weight) in source.rows_from(first).zip(weights) {
+                    for (sum, &value) in sums.iter_mut().zip(&row[i * BLOCK..][..BLOCK]) {
+                        *sum = add_product(*sum, value, weight);
+                    }
+                }
+                *out = sums.map(clip);
             }
-        }
-        for (out, &sum) in out.iter_mut().zip(&*sums) {
-            *out = clip(sum);
+            let start = blocks.len() * BLOCK;
+            for (i, out) in rest.iter_mut().enumerate() {
+                let rows = source.rows_from(first).zip(weights);
+                *out = clip(rows.fold(HALF, |sum, (row, &weight)| {
+                    add_product(sum, row[start + i], weight)
+                }));
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::filter::{self, FilterScratch};
 use super::point;
+use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// Blend with the grey version of the image.
@@ -15,17 +16,16 @@ pub(super) fn color(image: &mut Image, factor: f64) {
     if factor == 1.0 {
         return;
     }
-    // Greys first, then the blend over bytes of a kind: the second loop
-    // becomes vector instructions.
-    let mut grays = [0; 384];
-    for block in image.pixels_mut().chunks_mut(grays.len()) {
-        let pixels = block.as_chunks::<3>().0;
-        for (gray, &pixel) in grays.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
-            *gray = [luma(pixel); 3];
+    // A few pixels at a time, in steps that become vector instructions.
+    const PIXELS: usize = 256;
+    let mut grays = [0; PIXELS];
+    let mut spread = [[0; 3]; PIXELS];
+    for block in image.pixels_mut().chunks_mut(PIXELS * 3) {
+        write_luma(block, &mut grays);
+        for (bytes, &gray) in spread.iter_mut().zip(&grays) {
+            *bytes = [gray; 3];
         }
-        for (value, &gray) in block.iter_mut().zip(&grays) {
-            *value = blend(gray, *value, factor);
-        }
+        blend_bytes(spread.as_flattened(), block, factor);
     }
 }
 
@@ -34,9 +34,8 @@ pub(super) fn contrast(image: &mut Image, factor: f64) {
     if factor as f32 == 1.0 || image.is_empty() {
         return;
     }
-    let (pixels, _) = image.pixels().as_chunks::<3>();
-    let sum: u64 = pixels.iter().map(|&pixel| u64::from(luma(pixel))).sum();
-    let mean = (sum as f64 / pixels.len() as f64 + 0.5) as u8;
+    let pixels = image.pixels().len() / 3;
+    let mean = (sum_luma(image.pixels()) as f64 / pixels as f64 + 0.5) as u8;
     blend_with_constant(image, mean, factor);
 }
 
@@ -59,8 +58,36 @@ pub(super) fn sharpness(
         return;
     }
     filter::smooth(image, scratch, smoothed);
-    for (value, &smooth) in image.pixels_mut().iter_mut().zip(smoothed.pixels()) {
-        *value = blend(smooth, *value, factor);
+    blend_bytes(smoothed.pixels(), image.pixels_mut(), factor);
+}
+
+for_each_cpu! {
+    /// Writes the grey of each pixel.
+    fn write_luma(pixels: &[u8], grays: &mut [u8]) {
+        for (gray, &pixel) in grays.iter_mut().zip(pixels.as_chunks::<3>().0) {
+            *gray = luma(pixel);
+        }
+    }
+}
+
+for_each_cpu! {
+    /// Sum of the greys of all pixels.
+    fn sum_luma(pixels: &[u8]) -> u64 {
+        // Short sums of 32 bits, which fill vectors better.
+        let sum_some = |pixels: &[u8]| {
+            let pixels = pixels.as_chunks::<3>().0.iter();
+            pixels.map(|&pixel| u32::from(luma(pixel))).sum::<u32>()
+        };
+        pixels.chunks(3 << 12).map(|some| u64::from(sum_some(some))).sum()
+    }
+}
+
+for_each_cpu! {
+    /// Blends each value with its degenerate.
+    fn blend_bytes(degenerates: &[u8], values: &mut [u8], factor: f32) {
+        for (value, &degenerate) in values.iter_mut().zip(degenerates) {
+            *value = blend(degenerate, *value, factor);
+        }
     }
 }
 

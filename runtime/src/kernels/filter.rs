@@ -16,6 +16,7 @@
 //! nearer to the border than the kernel reaches are copied, as is an image
 //! smaller than the kernel.
 
+use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// Scratch of the filters: sums of one row of source bytes.
@@ -28,47 +29,61 @@ pub(super) struct FilterScratch {
 /// Weights 1 around a 5, over 13.
 pub(super) fn smooth(source: &Image, scratch: &mut FilterScratch, target: &mut Image) {
     target.copy_from(source);
-    let stride = source.stride();
     if source.width() < 3 || source.height() < 3 {
         return;
     }
     let columns = &mut scratch.inner;
-    columns.resize(stride, 0);
+    columns.resize(source.stride(), 0);
     for y in 1..source.height() - 1 {
-        let middle = source.row(y);
-        sum_rows(columns, [source.row(y - 1), middle, source.row(y + 1)]);
-        let out = &mut target.row_mut(y)[3..stride - 3];
-        let middle = &middle[3..stride - 3];
-        let (left, here, right) = (&columns[..stride - 6], &columns[3..], &columns[6..]);
-        for i in 0..out.len().min(middle.len()).min(here.len()).min(right.len()) {
-            let sum = left[i] + here[i] + right[i] + 4 * u16::from(middle[i]);
-            out[i] = divide_by_13(sum + 6);
-        }
+        let rows = [source.row(y - 1), source.row(y), source.row(y + 1)];
+        smooth_row(rows, columns, target.row_mut(y));
     }
 }
 
 /// Weights 1 on the outer ring of 5x5, over 16.
 pub(super) fn blur(source: &Image, scratch: &mut FilterScratch, target: &mut Image) {
     target.copy_from(source);
-    let stride = source.stride();
     if source.width() < 5 || source.height() < 5 {
         return;
     }
-    let FilterScratch { inner, outer } = scratch;
-    inner.resize(stride, 0);
-    outer.resize(stride, 0);
+    scratch.inner.resize(source.stride(), 0);
+    scratch.outer.resize(source.stride(), 0);
     for y in 2..source.height() - 2 {
+        let rows = [y - 2, y - 1, y, y + 1, y + 2].map(|y| source.row(y));
+        blur_row(rows, scratch, target.row_mut(y));
+    }
+}
+
+for_each_cpu! {
+    /// One row of [`smooth`] but for its first and last pixel.
+    fn smooth_row(rows: [&[u8]; 3], columns: &mut [u16], out: &mut [u8]) {
+        sum_rows(columns, rows);
+        let count = out.len() - 6;
+        let middle = &rows[1][3..][..count];
+        let [left, here, right] = [0, 3, 6].map(|offset| &columns[offset..][..count]);
+        let out = &mut out[3..][..count];
+        for i in 0..count {
+            let sum = left[i] + here[i] + right[i] + 4 * u16::from(middle[i]);
+            out[i] = divide_by_13(sum + 6);
+        }
+    }
+}
+
+for_each_cpu! {
+    /// One row of [`blur`] but for two pixels at each end.
+    fn blur_row(rows: [&[u8]; 5], scratch: &mut FilterScratch, out: &mut [u8]) {
+        let FilterScratch { inner, outer } = scratch;
         // The two full rows of the ring, and the three rows between them of
         // which only the ends belong to it.
-        let (top, bottom) = (source.row(y - 2), source.row(y + 2));
+        let [top, upper, middle, lower, bottom] = rows;
         for (sum, (&a, &b)) in outer.iter_mut().zip(top.iter().zip(bottom)) {
             *sum = u16::from(a) + u16::from(b);
         }
-        sum_rows(inner, [source.row(y - 1), source.row(y), source.row(y + 1)]);
-        let out = &mut target.row_mut(y)[6..stride - 6];
-        let count = out.len();
-        let ring: [&[u16]; 5] = [0, 3, 6, 9, 12].map(|offset| &outer[offset..][..count]);
+        sum_rows(inner, [upper, middle, lower]);
+        let count = out.len() - 12;
+        let ring = [0, 3, 6, 9, 12].map(|offset| &outer[offset..][..count]);
         let (left, right) = (&inner[..count], &inner[12..][..count]);
+        let out = &mut out[6..][..count];
         for i in 0..count {
             let rows = ring[0][i] + ring[1][i] + ring[2][i] + ring[3][i] + ring[4][i];
             out[i] = ((rows + left[i] + right[i] + 8) >> 4) as u8;
@@ -77,6 +92,7 @@ pub(super) fn blur(source: &Image, scratch: &mut FilterScratch, target: &mut Ima
 }
 
 /// Sums of three rows, byte by byte.
+#[inline(always)]
 fn sum_rows(sums: &mut [u16], [a, b, c]: [&[u8]; 3]) {
     for (sum, ((&a, &b), &c)) in sums.iter_mut().zip(a.iter().zip(b).zip(c)) {
         *sum = u16::from(a) + u16::from(b) + u16::from(c);
@@ -84,6 +100,7 @@ fn sum_rows(sums: &mut [u16], [a, b, c]: [&[u8]; 3]) {
 }
 
 /// `n / 13` for every `n` up to 13 * 255 + 6.
+#[inline(always)]
 fn divide_by_13(n: u16) -> u8 {
     // 5042 * 13 = 65536 + 10, and 10 n stays below 65536.
     ((u32::from(n) * 5042) >> 16) as u8
