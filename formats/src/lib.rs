@@ -23,6 +23,8 @@
 //! # Ok::<(), ddas_formats::Error>(())
 //! ```
 
+#![deny(unsafe_code)]
+
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 

@@ -336,6 +336,7 @@ mod tests {
     use super::*;
 
     /// Writes values of the given lengths through LMDB, and gives the file's bytes and LMDB's own answers.
+    #[allow(unsafe_code)]
     fn written_by_lmdb(lengths: &[usize], per_transaction: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
         let folder = tempfile::tempdir().unwrap();
         let mut options = EnvOpenOptions::new();

@@ -58,6 +58,7 @@ impl Dataset {
     /// [`Error::File`] when the manifest is missing, malformed or of another version, when the file
     /// is cut short, is no LMDB file, or has another size or number of samples than the manifest says;
     /// [`Error::Io`] when it cannot be read.
+    #[allow(unsafe_code)]
     pub fn open(path: &Path) -> Result<Dataset> {
         let manifest = Manifest::read(path)?;
         let data = path.join("data.mdb");

@@ -202,6 +202,7 @@ impl DatasetWriter {
     }
 
     /// Puts the collected records into the database, in one transaction.
+    #[allow(unsafe_code)]
     fn flush(&mut self) -> Result<()> {
         let Some(env) = &self.env else { return Ok(()) };
         let failed = |error| Error::lmdb(&self.partial.path)(error);
@@ -243,6 +244,7 @@ impl Drop for DatasetWriter {
     }
 }
 
+#[allow(unsafe_code)]
 fn open_for_writing(folder: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>)> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(FIRST_MAP_BYTES);

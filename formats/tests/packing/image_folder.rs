@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ddas_formats::{Dataset, Encoding, Error, ImageHeader, PackOptions, pack_image_folder};
 
-use crate::place::Place;
+use crate::place::{Place, add};
 
 /// A JPEG as far as its header goes, 8 x 6, different for each `mark`.
 fn jpeg(mark: &str) -> Vec<u8> {
@@ -480,5 +480,83 @@ fn archives_that_are_cut_or_no_archives_are_refused() {
         place
             .error(&path, None)
             .contains("a/1.jpg: 314572800 bytes; at most")
+    );
+}
+
+#[test]
+fn long_names_and_extended_headers_are_understood() {
+    let place = Place::new();
+    let path = place.path("long.tar");
+    let long = format!("class/{}.jpg", "long name ".repeat(30));
+    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(jpeg("gnu").len() as u64);
+    tar.append_data(&mut header, &long, &jpeg("gnu")[..])
+        .unwrap();
+    tar.append_pax_extensions([("path", "class/pax é.jpg".as_bytes()), ("mtime", b"1.5")])
+        .unwrap();
+    add(&mut tar, "class/short.jpg", &jpeg("pax"));
+    tar.finish().unwrap();
+    drop(tar);
+    let (summary, dataset) = place.pack(&path, None);
+    assert_eq!(summary.samples, 2);
+    assert_eq!(
+        content(&dataset),
+        [(0, "gnu".to_owned()), (0, "pax".to_owned())]
+    );
+
+    // Readers disagree on such an archive, so it can hide entries: it is refused.
+    let path = place.path("two-sizes.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+    tar.append_pax_extensions([("size", &b"1024"[..])]).unwrap();
+    add(&mut tar, "class/1.jpg", &jpeg(""));
+    add(&mut tar, "class/2.jpg", &jpeg(&"x".repeat(3000)));
+    tar.finish().unwrap();
+    drop(tar);
+    let message = place.error(&path, None);
+    assert!(
+        message.contains("in the header and 1024 in the extended header"),
+        "{message}"
+    );
+}
+
+#[test]
+fn damaged_archives_give_a_verdict() {
+    let place = Place::new();
+    let whole = fs::read(place.tar("whole.tar", "", &pets())).unwrap();
+    let path = place.path("damaged.tar");
+    let out = place.path("out.lmdb");
+    let mut state = 1u64;
+    let mut random = |end: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % end
+    };
+    let (mut packed, mut refused) = (0, 0);
+    for _ in 0..300 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + random(3) {
+            let (at, byte) = (random(bytes.len()), random(256) as u8);
+            bytes[at] = byte;
+        }
+        fs::write(&path, bytes).unwrap();
+        let options = PackOptions {
+            overwrite: true,
+            jobs: 1,
+            ..PackOptions::default()
+        };
+        match pack_image_folder(&path, None, &out, &options) {
+            Ok(_) => packed += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("damaged.tar"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        packed > 20 && refused > 20,
+        "{packed} packed, {refused} refused"
     );
 }
