@@ -289,6 +289,15 @@ fn policies_are_shown_checked_and_refused_by_field() {
     let strongest = &shown["snapshots"][1]["operations"][0];
     assert!((strongest["probability"].as_f64().unwrap() - (0.5 + 0.5 / 68.0)).abs() < 1e-12);
 
+    sandbox
+        .run("policy plot policy.json -o plot.svg")
+        .succeeded();
+    let plot = fs::read_to_string(sandbox.path("plot.svg")).unwrap();
+    assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"));
+    sandbox
+        .run("policy plot policy.json -o nowhere/plot.svg")
+        .failed(1, &["nowhere/plot.svg"]);
+
     let mut document: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&policy).unwrap()).unwrap();
     document["snapshots"][1]["operation_probabilities"][2] = 2.0.into();

@@ -1,21 +1,25 @@
 //! `policy`: looking into policy files and importing them.
 
+use std::fs;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand, value_parser};
-use ddas_formats::{Policy, SearchSpace, Snapshot, import_authors_policy};
+use ddas_formats::{Policy, SearchSpace, Snapshot, import_authors_policy, policy_svg};
 use serde::Serialize;
 
 use crate::options::search_space;
 use crate::report;
 
-/// Shows, checks and imports policy files.
+/// Shows, checks, plots and imports policy files.
 #[derive(Subcommand)]
 pub(crate) enum Arguments {
     /// Shows the total probability over time and the strongest operations of each snapshot.
     Show(Show),
     /// Checks policy files; a bad one is named with its field, and the exit status is 1.
     Check(Check),
+    /// Draws total probability and operation probabilities over the snapshots, as SVG.
+    Plot(Plot),
     /// Converts a policy that the method's authors published (a pickled .npy; read, never executed).
     Import(Import),
 }
@@ -40,6 +44,15 @@ pub(crate) struct Check {
 }
 
 #[derive(Args)]
+pub(crate) struct Plot {
+    /// The policy file.
+    file: PathBuf,
+    /// The SVG file to write.
+    #[arg(short, long, value_name = "FILE.svg")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
 pub(crate) struct Import {
     /// The authors' file: a dict of `dis_ps`, `w0s_mt` and `tps`.
     file: PathBuf,
@@ -55,6 +68,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments {
         Arguments::Show(show) => show.run(),
         Arguments::Check(check) => check.run(),
+        Arguments::Plot(plot) => plot.run(),
         Arguments::Import(import) => import.run(),
     }
 }
@@ -188,6 +202,20 @@ impl Check {
             ))?;
         }
         Ok(())
+    }
+}
+
+impl Plot {
+    fn run(self) -> anyhow::Result<()> {
+        let policy = Policy::read(&self.file)?;
+        let svg =
+            policy_svg(&policy).with_context(|| format!("drawing {}", self.file.display()))?;
+        fs::write(&self.out, &svg).with_context(|| format!("writing {}", self.out.display()))?;
+        report::print_line(&format!(
+            "{}: {}",
+            self.out.display(),
+            report::bytes(svg.len() as u64)
+        ))
     }
 }
 
