@@ -8,8 +8,9 @@
 //! by seed, epoch and index; an [`EpochSchedule`] says which snapshot of the
 //! policy is in force.
 //!
-//! No file is opened here, no thread started, and there is no global state:
-//! callers own the memory, and each thread its scratch.
+//! No file is opened here, no thread started, and there is no global state but
+//! the answer which instructions the machine has: callers own the memory, and
+//! each thread its scratch.
 
 #![deny(unsafe_code)]
 
