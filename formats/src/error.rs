@@ -109,6 +109,15 @@ impl Error {
     /// LMDB failed on the file in `folder`; made for `map_err`.
     pub(crate) fn lmdb(folder: &Path) -> impl FnOnce(heed::Error) -> Self + '_ {
         |error| match error {
+            // LMDB makes this of a write that the system cut short, and throws the reason away.
+            heed::Error::Io(source)
+                if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
+            {
+                Error::file(
+                    folder,
+                    format!("{source}; the disk may be full, or a limit on file sizes reached"),
+                )
+            }
             heed::Error::Io(source) => Error::io(folder)(source),
             error => Error::file(folder, format!("LMDB: {error}")),
         }

@@ -217,6 +217,35 @@ mod tests {
     }
 
     #[test]
+    fn fifty_two_operations_are_those_of_the_authors_code_as_it_ran() {
+        let uniform = (1.0f64 / 52.0).to_be_bytes();
+        let float = |value: f64| [&b"G"[..], &value.to_be_bytes()].concat();
+        let start = FILES[0]
+            .windows(3)
+            .position(|window| window == b"}q\x11")
+            .unwrap();
+        // The dict with lists of Python's floats in place of arrays, then the end of the array around it.
+        let file = [
+            &FILES[0][..start],
+            b"}(U\x06dis_ps](](",
+            &[&b"G"[..], &uniform].concat().repeat(52),
+            b"eeU\x06w0s_mt](",
+            &float(0.35),
+            b"euatb.",
+        ]
+        .concat();
+        let policy = import(&file, None).unwrap();
+        assert_eq!(
+            policy.search_space(),
+            &SearchSpace::named("released52-as-run").unwrap()
+        );
+        assert_eq!(
+            policy.snapshots()[0].operation_probabilities(),
+            [1.0 / 52.0; 52]
+        );
+    }
+
+    #[test]
     fn what_the_file_does_not_say_has_to_be_said() {
         let error = import(FILES[0], None).unwrap_err().to_string();
         assert!(

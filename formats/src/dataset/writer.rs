@@ -19,8 +19,8 @@ use crate::{Error, Result};
 
 /// Records are collected up to this many bytes and put in one transaction.
 const BYTES_PER_TRANSACTION: usize = 32 << 20;
-/// The map grows by doubling from here.
-const FIRST_MAP_BYTES: usize = 256 << 20;
+/// The map grows by doubling from here. It is small so that growing is the ordinary case, met by every test.
+const FIRST_MAP_BYTES: usize = 1 << 20;
 const DATA_FILE: &str = "data.mdb";
 /// Writes a dataset, sample after sample.
 ///
