@@ -12,15 +12,18 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 
 from ddas import _ddas
 from ddas._errors import EpochMismatch, Error, StreamFinished
-from ddas._stream import Batch, Stream, StreamInfo, connect
+from ddas._stream import Batch, Position, StreamInfo, connect
 
 __all__ = ["DataLoader"]
+
+# What must be the same for a place in one stream to be the same place in another.
+_IDENTITY = ("dataset_hash", "samples", "recipe", "policy_digest", "seed", "epochs", "global_batch_size", "last")
 
 _DTYPES = {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -68,10 +71,13 @@ class DataLoader:
             raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
         self._pin_memory = pin_memory
         self._stream = connect(name, _own_rank(name, wait) if rank is None else rank, timeout, wait)
-        # The epoch being delivered, or the one the next loop delivers; a guess until the first batch says.
-        self._epoch = self._stream.info.start.epoch
-        self._steps_taken = 0
+        # The batch the daemon delivers next; until the first one has come, what the daemon's start lets expect.
+        self._next = self._stream.info.start
+        self._epoch = self._next.epoch
+        self._fresh = True
         self._expected: int | None = None
+        self._resume: Position | None = None
+        # A batch that was looked at and not wanted yet.
         self._held: Batch | None = None
         self._loops = 0
 
@@ -108,11 +114,43 @@ class DataLoader:
         """
         if not 0 <= epoch < self.epochs:
             raise EpochMismatch(f"the stream has epochs 0 to {self.epochs - 1}, got epoch {epoch}")
-        if self._loops > 0:
-            following = self._epoch + 1 if self._steps_taken else self._epoch
+        if not self._fresh:
+            # An epoch that was left early is not gone back to.
+            following = self._next.epoch + 1 if self._next.step else self._next.epoch
             if epoch != following:
                 raise EpochMismatch(_mismatch(epoch, following))
         self._expected = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the trainer is, and in which stream, as plain numbers and text.
+
+        Taken between two batches it names the next one. To go on there, serve
+        again with `--start EPOCH:STEP` of the state (or from any earlier
+        place), and give the state to `load_state_dict`.
+        """
+        resume = self._resume or self._next
+        return {"epoch": resume.epoch, "step": resume.step, **{key: getattr(self.info, key) for key in _IDENTITY}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the first loop begin with the batch that `state` names.
+
+        The world size may differ from the one the state was taken with. Raises
+        `ValueError` naming what else differs between the streams. At the first
+        batch: batches before the place are read and dropped; `EpochMismatch`
+        is raised if the daemon is past it.
+        """
+        if not self._fresh:
+            raise Error("load_state_dict must come before the first loop; make a new DataLoader")
+        for key in _IDENTITY:
+            if key not in state:
+                raise ValueError(f"the state has no `{key}`; expected what DataLoader.state_dict() returned")
+            if state[key] != getattr(self.info, key):
+                raise ValueError(
+                    f"the state belongs to another stream: its `{key}` is {state[key]!r}, "
+                    f"the daemon's is {getattr(self.info, key)!r}"
+                )
+        self._resume = Position(int(state["epoch"]), int(state["step"]))
+        self._epoch = self._resume.epoch
 
     def close(self) -> None:
         """Leaves the stream."""
@@ -128,44 +166,48 @@ class DataLoader:
         while True:
             images, targets = self._copy(batch)
             last = batch.is_last_of_epoch
-            self._steps_taken += 1
+            self._epoch = batch.epoch
+            self._next = _after(batch)
             del batch  # the slot goes back before the trainer works on the copy
-            if last:
-                self._epoch += 1
-                self._steps_taken = 0
             yield images, targets
-            if last:
-                return
             if loop != self._loops:
                 raise Error("another loop over this DataLoader was started before this one had finished")
+            if last:
+                self._epoch = self._next.epoch
+                return
             batch = self._receive()
 
     def _first_batch(self) -> Batch:
-        """The first batch of the next epoch (of what the daemon delivers of it)."""
-        if self._steps_taken:  # the loop before was left early
-            while not self._receive().is_last_of_epoch:
-                self._steps_taken += 1
-            self._epoch += 1
-            self._steps_taken = 0
+        """The first batch of the next epoch, or of what the daemon delivers of it."""
+        if not self._fresh and self._next.step:  # the loop before was left early
+            while self._next.step:
+                self._next = _after(self._receive())
         batch = self._held if self._held is not None else self._receive()
-        self._epoch = batch.epoch
+        if self._resume is not None:
+            while (batch.epoch, batch.step) < self._resume:
+                batch = self._receive()
+            if (batch.epoch, batch.step) != self._resume:
+                self._held = batch
+                raise EpochMismatch(
+                    f"the state's place is step {self._resume.step} of epoch {self._resume.epoch}, but the daemon is at "
+                    f"step {batch.step} of epoch {batch.epoch}; serve with --start {self._resume.epoch}:{self._resume.step}"
+                )
         if self._expected is not None and self._expected != batch.epoch:
             expected, self._expected = self._expected, None
             self._held = batch
             raise EpochMismatch(_mismatch(expected, batch.epoch))
-        self._expected = None
-        self._held = None
+        self._fresh, self._expected, self._resume, self._held = False, None, None, None
         return batch
 
     def _receive(self) -> Batch:
         batch = self._stream.receive()
         if batch is None:
             info = self.info
-            if self._epoch >= info.epochs:
-                raise StreamFinished(f"the daemon has delivered all {info.epochs} epochs; there is no epoch {self._epoch}")
+            if self._next.epoch >= info.epochs:
+                raise StreamFinished(f"the daemon has delivered all {info.epochs} epochs; there is no further one")
             raise StreamFinished(
-                f"the daemon ended the stream in epoch {self._epoch} of {info.epochs}, "
-                f"after step {self._steps_taken} of {info.steps_per_epoch}"
+                f"the daemon ended the stream before step {self._next.step} of epoch {self._next.epoch}, "
+                f"of {info.epochs} epochs of {info.steps_per_epoch} steps"
             )
         return batch
 
@@ -179,6 +221,11 @@ class DataLoader:
             images = images.to(self._device, non_blocking=self._pin_memory)
             targets = targets.to(self._device, non_blocking=self._pin_memory)
         return images, targets
+
+
+def _after(batch: Batch) -> Position:
+    """The place of the batch that follows."""
+    return Position(batch.epoch + 1, 0) if batch.is_last_of_epoch else Position(batch.epoch, batch.step + 1)
 
 
 def _own_rank(name: str, wait: float) -> int:

@@ -100,6 +100,60 @@ def test_leaving_a_loop_early(serve: Serve, dataset: Dataset) -> None:
         next(first)
 
 
+def test_epoch_while_the_last_batch_is_worked_on(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=3)
+    loader = DataLoader("train")
+    for epoch in range(2):
+        # zip takes the last batch and never asks the loader for more.
+        for _, (images, _) in zip(range(6), loader):
+            assert loader.epoch == epoch
+    loader.set_epoch(2)
+    assert sum(1 for _ in loader) == 6
+    assert loader.epoch == 3
+
+
+def test_state(serve: Serve, dataset: Dataset) -> None:
+    """A run that is stopped after any batch goes on with the next one, in a daemon that starts there or before."""
+    serve(dataset, epochs=3, dtype="f32")
+    loader = DataLoader("train")
+    states, batches = [], []
+    for _ in range(3):
+        for images, targets in loader:
+            batches.append((images, targets))
+            states.append(json.loads(json.dumps(loader.state_dict())))
+    assert [(state["epoch"], state["step"]) for state in states[:7]] == [*((0, s) for s in range(1, 6)), (1, 0), (1, 1)]
+    for number, (taken, start) in enumerate([(0, "0:0"), (5, "1:0"), (6, "0:3"), (9, "1:4"), (9, "1:2"), (16, "2:5")]):
+        state = states[taken]
+        serve(dataset, name=f"again{number}", epochs=3, dtype="f32", start=start)
+        again = DataLoader(f"again{number}")
+        again.load_state_dict(state)
+        assert again.epoch == state["epoch"] and again.state_dict() == state
+        again.set_epoch(state["epoch"])
+        rest = [batch for _ in range(state["epoch"], 3) for batch in again]
+        assert len(rest) == 17 - taken
+        for (images, targets), (expected, labels) in zip(rest, batches[taken + 1 :]):
+            assert torch.equal(images, expected) and torch.equal(targets, labels)
+
+
+def test_state_of_another_stream(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, name="first")
+    serve(dataset, name="other-seed", seed=6)
+    serve(dataset, name="later", start="1:0")
+    first = DataLoader("first")
+    state = first.state_dict()
+    with pytest.raises(ValueError, match="seed.*5.*6"):
+        DataLoader("other-seed").load_state_dict(state)
+    with pytest.raises(ValueError, match="dataset_hash"):
+        first.load_state_dict({"epoch": 0, "step": 0})
+    later = DataLoader("later")
+    later.load_state_dict(state)
+    with pytest.raises(ddas.EpochMismatch, match="step 0 of epoch 0.*step 0 of epoch 1.*--start 0:0"):
+        next(iter(later))
+    next(iter(first))
+    with pytest.raises(ddas.Error, match="before the first loop"):
+        first.load_state_dict(state)
+
+
 def test_drop_leaves_full_batches_only(serve: Serve, dataset: Dataset) -> None:
     serve(dataset, epochs=2, last="drop")
     loader = DataLoader("train")
