@@ -6,21 +6,27 @@
 //!
 //! - [`ring`] is the hand-over between processes; a trainer needs nothing else (build with
 //!   `default-features = false`).
-//! - [`EpochOrder`] and [`RunPlan`] say which samples make up which batch: pure functions of the seed.
-//! - [`Engine`] fills batches on worker threads, into a ring or into memory of this process.
-//! - [`Daemon`] puts these together, as `ddas-loader serve` does.
-//!
-//! ```
-//! use ddas_loader::{EpochOrder, LastBatch, PlanOptions, Position, RunPlan};
-//!
-//! let plan = RunPlan::new(PlanOptions {
-//!     samples: 60_000, batch_size: 128, world_size: 1, epochs: 200, last: LastBatch::Pad, start: Position::default(), seed: 7,
-//! })?;
-//! let batch = plan.part(10, 3, 0);
-//! let first = plan.order(10).at(batch.first);
-//! assert_eq!(first, EpochOrder::new(7, 10, 60_000).at(3 * 128));
-//! # Ok::<(), ddas_loader::PlanError>(())
-//! ```
+// A consumer's build has none of what is told here.
+#![cfg_attr(
+    feature = "daemon",
+    doc = r"
+- [`EpochOrder`] and [`RunPlan`] say which samples make up which batch: pure functions of the seed.
+- [`Engine`] fills batches on worker threads, into a ring or into memory of this process.
+- [`Daemon`] puts these together, as `ddas-loader serve` does.
+
+```
+use ddas_loader::{EpochOrder, LastBatch, PlanOptions, Position, RunPlan};
+
+let plan = RunPlan::new(PlanOptions {
+    samples: 60_000, batch_size: 128, world_size: 1, epochs: 200, last: LastBatch::Pad, start: Position::default(), seed: 7,
+})?;
+let batch = plan.part(10, 3, 0);
+let first = plan.order(10).at(batch.first);
+assert_eq!(first, EpochOrder::new(7, 10, 60_000).at(3 * 128));
+# Ok::<(), ddas_loader::PlanError>(())
+```
+"
+)]
 
 pub mod ring;
 
