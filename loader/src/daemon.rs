@@ -210,17 +210,22 @@ unsafe impl BatchSlot for WriteSlot {
             step,
             samples,
             last_of_epoch,
+            last_of_run,
             ..
         } = *part;
-        Ok(WriteSlot::publish(
-            self,
-            BatchMeta {
-                epoch,
-                step,
-                samples,
-                snapshot,
-                last_of_epoch,
-            },
-        )?)
+        let meta = BatchMeta {
+            epoch,
+            step,
+            samples,
+            snapshot,
+            last_of_epoch,
+        };
+        // A rank that is served ends there, even if the trainers of other ranks are behind or have not come yet.
+        let published = if last_of_run {
+            self.publish_last(meta)
+        } else {
+            WriteSlot::publish(self, meta)
+        };
+        Ok(published?)
     }
 }

@@ -188,6 +188,8 @@ pub struct BatchPart {
     pub samples: usize,
     /// Whether this is the last step of the epoch.
     pub last_of_epoch: bool,
+    /// Whether this is the last step of the last epoch.
+    pub last_of_run: bool,
 }
 
 impl RunPlan {
@@ -286,6 +288,7 @@ impl RunPlan {
             first: begin + from,
             samples: (to - from) as usize,
             last_of_epoch: step + 1 == self.steps,
+            last_of_run: step + 1 == self.steps && epoch + 1 == self.options.epochs,
         }
     }
 
@@ -365,6 +368,7 @@ mod tests {
             let start = Position { epoch, step: step % whole.steps_per_epoch() };
             let tail = RunPlan::new(PlanOptions { start, ..options(samples, batch, 1) }).unwrap();
             let batches: Vec<_> = tail.batches(0).collect();
+            prop_assert_eq!(batches.iter().position(|batch| batch.last_of_run), Some(batches.len() - 1));
             let skipped = u64::from(epoch) * whole.steps_per_epoch() + start.step;
             prop_assert_eq!(batches.len() as u64, tail.batches_per_rank());
             prop_assert_eq!(batches, whole.batches(0).skip(skipped as usize).collect::<Vec<_>>());

@@ -260,6 +260,28 @@ fn a_daemon_without_consumers_waits_and_stops_on_a_signal() {
     }
 }
 
+/// A rank's stream ends with its own last batch, whether or not other ranks have been read.
+#[test]
+fn ranks_may_be_read_one_after_the_other() {
+    let sandbox = Sandbox::new();
+    let dataset = sandbox.dataset("noise.lmdb", 60);
+    let daemon = sandbox.serve(&format!(
+        "{} --name ranks --recipe cifar --epochs 3 --batch-size 12 --world-size 3 --slots 2",
+        dataset.display()
+    ));
+    for rank in [2, 0, 1] {
+        let summary = sandbox
+            .run(&format!("consume ranks --rank {rank} --json"))
+            .succeeded();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!(
+            (&summary["batches"], &summary["samples"]),
+            (&15.into(), &60.into())
+        );
+    }
+    daemon.end().succeeded();
+}
+
 #[test]
 fn a_late_consumer_of_a_small_dataset_gets_everything() {
     let sandbox = Sandbox::new();

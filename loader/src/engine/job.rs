@@ -197,6 +197,7 @@ mod tests {
             first: 0,
             samples,
             last_of_epoch: true,
+            last_of_run: true,
         };
         Job::new(part, EpochOrder::new(0, 0, 100), slot, 3)
     }

@@ -36,7 +36,8 @@ pub unsafe trait BatchSlot: Send {
     fn labels_mut(&mut self) -> &mut [i64];
     /// Room for the samples' numbers.
     fn indices_mut(&mut self) -> &mut [u64];
-    /// Hands the finished batch over. `snapshot` is the number of the policy snapshot that augmented it.
+    /// Hands the finished batch over. `snapshot` is the number of the policy snapshot that augmented it; after a
+    /// part that is the last of the run, none comes for this rank.
     ///
     /// # Errors
     /// When the batch cannot be handed over.

@@ -500,6 +500,18 @@ impl WriteSlot {
         self.published = true;
         Ok(())
     }
+
+    /// Hands the stream's last batch to the consumers of this ring, who get `None` after it; rings of other
+    /// ranks go on. Every earlier batch must have been published.
+    ///
+    /// # Errors
+    /// As [`WriteSlot::publish`].
+    pub fn publish_last(mut self, meta: BatchMeta) -> Result<()> {
+        self.ring.publish(self.sequence, meta)?;
+        self.published = true;
+        self.ring.end(None);
+        Ok(())
+    }
 }
 
 struct RingPlaces {

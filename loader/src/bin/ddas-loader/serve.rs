@@ -189,10 +189,11 @@ fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) ->
             shape.slots,
             shape.batch_size,
             report::bytes(ring * u64::from(ranks)),
-            if ranks == 1 && consumers == 1 {
-                "a consumer".to_owned()
-            } else {
-                format!("{consumers} consumers of each of {ranks} ranks")
+            match (consumers, ranks) {
+                (1, 1) => "a consumer".to_owned(),
+                (_, 1) => format!("{consumers} consumers"),
+                (1, _) => format!("a consumer of each of {ranks} ranks"),
+                _ => format!("{consumers} consumers of each of {ranks} ranks"),
             },
         )
     }
