@@ -27,12 +27,14 @@ assert_eq!(first, EpochOrder::new(7, 10, 60_000).at(3 * 128));
 ```
 "
 )]
+#![deny(unsafe_code)]
 
 pub mod ring;
 
 #[cfg(feature = "daemon")]
 mod check;
 #[cfg(feature = "daemon")]
+#[allow(unsafe_code, reason = "promises of slots to the workers")]
 mod daemon;
 #[cfg(feature = "daemon")]
 mod engine;

@@ -9,8 +9,10 @@
 //! can make it; several batches are under way at once, one for each free slot. What a sample looks like never depends
 //! on which worker makes it.
 
+#[allow(unsafe_code, reason = "several workers fill one batch")]
 mod job;
 mod queue;
+#[allow(unsafe_code, reason = "promises of slots to the workers")]
 mod slot;
 mod stats;
 mod worker;

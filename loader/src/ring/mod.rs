@@ -18,16 +18,20 @@
 //! after any crash. `docs/shared-memory.md` specifies the bytes.
 
 mod budget;
+#[allow(unsafe_code, reason = "shared memory")]
 mod consumer;
 mod control;
 mod error;
 mod layout;
 mod ledger;
 mod names;
+#[allow(unsafe_code, reason = "shared memory")]
 mod producer;
 mod protocol;
+#[allow(unsafe_code, reason = "shared memory")]
 mod segment;
 mod server;
+#[allow(unsafe_code, reason = "descriptors from the kernel")]
 mod socket;
 mod sync;
 
