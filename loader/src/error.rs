@@ -24,12 +24,8 @@ pub enum Error {
     /// The ring cannot be set up or kept.
     #[error(transparent)]
     Ring(#[from] crate::ring::Error),
-    /// A sample is damaged. The run ends: no trainer should learn from a dataset that is not what it was.
-    #[error(
-        "sample {index} of {} (needed at {at}) is bad; `ddas-loader verify` lists every bad sample, and packing the \
-         source again repairs them",
-        dataset.display()
-    )]
+    /// A sample cannot be served. The run ends: no trainer should learn from a dataset that is not what it was.
+    #[error("sample {index} of {}, needed at {at}, cannot be served", dataset.display())]
     Sample {
         /// The dataset.
         dataset: PathBuf,
@@ -39,6 +35,14 @@ pub enum Error {
         at: Position,
         /// What is wrong with it.
         source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The record of a sample is damaged.
+    #[error(
+        "{source}; `ddas-loader verify` lists every damaged sample, and packing the source again repairs them"
+    )]
+    Damaged {
+        /// What is wrong with it.
+        source: ddas_formats::Error,
     },
     /// A worker panicked: a defect of this program, not of its input.
     #[error("a worker panicked on sample {index} of {} (needed at {at}): {message}", dataset.display())]

@@ -4,7 +4,8 @@ mod cli_support;
 
 use std::fs;
 
-use cli_support::{Sandbox, flip_byte};
+use cli_support::{Sandbox, flip_byte, pixels};
+use ddas_formats::{DatasetWriter, Encoding, Packed};
 use ddas_loader::EpochOrder;
 
 #[test]
@@ -198,4 +199,40 @@ fn runs_that_cannot_be_are_refused_with_what_could() {
     sandbox
         .run("preview noise.lmdb -o sheet.png --epochs 5 --epoch 5")
         .failed(2, &["--epoch 5"]);
+}
+
+/// Sound checksums over bytes that are no image: only decoding finds it.
+#[test]
+fn a_sample_that_does_not_decode_is_named() {
+    let sandbox = Sandbox::new();
+    let mut writer = DatasetWriter::create(&sandbox.path("torn.lmdb"), false).unwrap();
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, 32, 32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&pixels(1))
+        .unwrap();
+    for index in 0..12 {
+        let payload = if index == 7 {
+            &png[..png.len() / 2]
+        } else {
+            &png[..]
+        };
+        writer.append(0, Encoding::Png, 32, 32, payload).unwrap();
+    }
+    writer
+        .finish(vec!["only".to_owned()], Packed::default())
+        .unwrap();
+    let ended = sandbox.run("verify torn.lmdb");
+    ended.failed(1, &["torn.lmdb", "1 of 12 samples do not decode"]);
+    assert!(
+        ended.stdout.starts_with("sample 7: does not decode: "),
+        "{}",
+        ended.stdout
+    );
+    sandbox
+        .run("bench torn.lmdb --recipe cifar --seconds 0.1")
+        .failed(1, &["sample 7 of torn.lmdb", "cannot be served"]);
 }

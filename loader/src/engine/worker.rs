@@ -106,7 +106,9 @@ fn fill_one<S: BatchSlot>(
 ) -> std::result::Result<StageTotals, Box<dyn std::error::Error + Send + Sync>> {
     let place = claim.place(i);
     let began = Instant::now();
-    let sample = reader.get(index)?;
+    let sample = reader
+        .get(index)
+        .map_err(|source| Error::Damaged { source })?;
     let read = began.elapsed();
     *place.label = sample.label;
     *place.index = index;

@@ -78,7 +78,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !stored.content_hash_matches {
         problems.push("the content hash is not that of the manifest".to_owned());
     }
-    if !stored.class_counts_match {
+    // A damaged sample is counted in no class.
+    if !stored.class_counts_match && stored.damaged == 0 {
         problems.push("the numbers of samples per class are not those of the manifest".to_owned());
     }
     bail!(
