@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Prints the time from publishing a batch to holding it in the other process,
-//! the time to get a batch that is ready, the rate of large batches against
-//! this machine's copy rate, and the processor time a consumer needs.
+//! the rate of large batches against this machine's copy rate, and the
+//! processor time a consumer needs.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

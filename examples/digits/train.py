@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
 
-    loader = DataLoader(arguments.name, timeout=60)
+    loader = DataLoader(arguments.name, wait=60)
     epochs = loader.info.epochs
     model = network(loader.info.classes)
     optimizer = torch.optim.SGD(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def connect(name: str, rank: int = 0, timeout: float | None = 60.0, wait: float = 0.0) -> Stream:
+def connect(name: str, rank: int = 0, timeout: float | None = 60.0, wait: float = 2.0) -> Stream:
     """Joins the stream that a daemon serves under `name`.
 
     `rank` picks one of the stream's `world_size` parts. `timeout` is the longest

@@ -62,7 +62,7 @@ class DataLoader:
         timeout: float | None = 60.0,
         device: torch.device | str | int | None = None,
         pin_memory: bool | None = None,
-        wait: float = 0.0,
+        wait: float = 2.0,
     ) -> None:
         self._device = None if device is None else torch.device(device)
         if pin_memory is None:

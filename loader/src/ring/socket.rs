@@ -29,9 +29,18 @@ fn new_socket() -> rustix::io::Result<OwnedFd> {
 /// Listens at `path`, for this user only.
 pub(super) fn listen(path: &Path) -> rustix::io::Result<OwnedFd> {
     let socket = new_socket()?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    // Under another name until connections are accepted: who sees the socket can join at once.
+    // The name's lock is ours, so a file left there is a dead daemon's.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    match rustix::fs::unlink(&unfinished) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&unfinished)?)?;
+    rustix::fs::chmod(&unfinished, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
     rustix::net::listen(&socket, 128)?;
+    rustix::fs::rename(&unfinished, path)?;
     Ok(socket)
 }
 

@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
     /// Hold every batch for this long before releasing it, as a trainer that computes.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     delay: Option<Duration>,
-    /// Wait this long for the daemon to start [default: it must be running].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    connect_timeout: Option<Duration>,
+    /// Wait this long for the daemon to start; 0: it must be running.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    connect_timeout: Duration,
     /// Give up when no batch arrives for this long.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     timeout: Duration,
@@ -66,7 +66,7 @@ struct Summary {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = ConnectOptions {
         rank: arguments.rank,
-        timeout: arguments.connect_timeout.unwrap_or_default(),
+        timeout: arguments.connect_timeout,
         ..ConnectOptions::default()
     };
     let mut consumer = Consumer::connect(&arguments.name, options)?;
