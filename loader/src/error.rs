@@ -56,6 +56,14 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// A thread of the run panicked outside any sample: a defect of this program or of a caller's function.
+    #[error("thread `{thread}` panicked: {message}")]
+    ThreadPanicked {
+        /// The thread's name.
+        thread: String,
+        /// The panic's message.
+        message: String,
+    },
     /// A slot is smaller than the batch that belongs into it.
     #[error("a slot of rank {rank} holds {found} {what}, expected at least {expected}")]
     SlotTooSmall {

@@ -146,6 +146,24 @@ fn a_damaged_sample_ends_the_run_and_is_named() {
     }
 }
 
+#[test]
+fn a_panic_in_a_callers_function_is_an_error_of_the_run() {
+    let (_folder, path) = noise_dataset(60);
+    let run = Run::default();
+    let engine = run.engine(&path);
+    let received = |part: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
+        assert!(part.step < 2, "enough is enough")
+    };
+    let sink = MemorySink::new(4, 12, run.pipeline().sample_bytes(), received);
+    let error = engine
+        .run(vec![sink], &AtomicBool::new(false), &|_| ())
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::ThreadPanicked { message, .. } if message == "enough is enough"),
+        "{error}"
+    );
+}
+
 /// A sink that hands its slots out only now and then, as a slow trainer does.
 struct SlowSink<F>(MemorySink<F>);
 

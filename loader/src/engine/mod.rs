@@ -17,6 +17,7 @@ mod slot;
 mod stats;
 mod worker;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -28,6 +29,7 @@ use ddas_runtime::Pipeline;
 pub use slot::{BatchSink, BatchSlot, MemorySink, MemorySlot};
 pub use stats::{EpochReport, Limit, Progress, StageTotals};
 
+use crate::check::panic_message;
 use crate::error::{Error, Result};
 use crate::plan::RunPlan;
 use job::Job;
@@ -160,18 +162,25 @@ impl Engine {
     }
 }
 
-/// Starts a thread whose error, or failure to start, ends the run.
+/// Starts a thread whose error, panic, or failure to start ends the run.
 fn spawn<'scope, S: BatchSlot + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     name: String,
     run: &'scope Run<'_, S>,
     body: impl FnOnce() -> Result<()> + Send + 'scope,
 ) {
+    let thread = name.clone();
     let started = thread::Builder::new()
         .name(name)
         .spawn_scoped(scope, move || {
-            if let Err(error) = body() {
-                run.fail(error);
+            // What the threads share is either whole behind its locks or not used again once the run has failed.
+            match catch_unwind(AssertUnwindSafe(body)) {
+                Ok(Ok(())) => (),
+                Ok(Err(error)) => run.fail(error),
+                Err(panic) => run.fail(Error::ThreadPanicked {
+                    thread,
+                    message: panic_message(&*panic),
+                }),
             }
         });
     if let Err(source) = started {

@@ -123,7 +123,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let outcome = std::thread::scope(|scope| {
         let progress = daemon.progress_handle();
         let (meter, done) = (&meter, &done);
-        scope.spawn(move || {
+        let ticker = scope.spawn(move || {
             while !done.load(Ordering::Acquire) {
                 let now = progress();
                 let place = now
@@ -136,6 +136,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         });
         let outcome = daemon.run(&stop, &|epoch: &EpochReport| meter.tell(&epoch.to_string()));
         done.store(true, Ordering::Release);
+        ticker.thread().unpark();
         outcome
     });
     drop(meter);
