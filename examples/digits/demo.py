@@ -32,7 +32,15 @@ TRAIN_EPOCHS = 40
 BATCH_SIZE = 64
 # A quick search: a small network and larger steps than the presets', since the
 # paper's own settings move the probabilities little in so few steps.
-SEARCH_SETTINGS = []
+SEARCH_SETTINGS = [
+    word
+    for setting in [
+        "network=wrn-10-1", "epochs=10", "train_samples=640", "validation_samples=640",
+        "train_batch=32", "validation_batch=128", "loss=mean", "learning_rate=0.05", "momentum=0.9",
+        "operation_learning_rate=0.05", "total_learning_rate=0.05",
+    ]
+    for word in ("--set", setting)
+]  # fmt: skip
 
 START = time.monotonic()
 

@@ -77,7 +77,7 @@ impl Sgd {
             let velocity = match self.velocity.take() {
                 None => {
                     let mut first = gradient.f_empty_like()?;
-                    let _ = first.f_copy_(&gradient)?;
+                    first.f_copy_(&gradient)?;
                     first
                 }
                 Some(mut velocity) => {
@@ -89,7 +89,7 @@ impl Sgd {
             if self.nesterov {
                 let _ = gradient.f_add_(&velocity.f_mul_scalar(self.momentum)?)?;
             } else {
-                let _ = gradient.f_copy_(&velocity)?;
+                gradient.f_copy_(&velocity)?;
             }
             self.velocity = Some(velocity);
         }
