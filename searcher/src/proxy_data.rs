@@ -135,3 +135,94 @@ impl ImageLoader {
         Ok(image)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ddas_formats::{DatasetWriter, Encoding, Packed};
+
+    use super::*;
+
+    /// Sixteen images of one colour each (the label) with a white top right corner.
+    fn dataset(folder: &std::path::Path, width: u32, height: u32) -> Dataset {
+        let path = folder.join(format!("{width}x{height}.lmdb"));
+        let mut writer = DatasetWriter::create(&path, false).unwrap();
+        for number in 0..16i64 {
+            let label = number % 4;
+            let mut pixels = vec![20 * label as u8; (width * height * 3) as usize];
+            let corner = (width as usize - 1) * 3;
+            pixels[corner..corner + 3].fill(255);
+            writer
+                .append(label, Encoding::Raw, width, height, &pixels)
+                .unwrap();
+        }
+        let classes = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        writer.finish(classes, Packed::default()).unwrap();
+        Dataset::open(&path).unwrap()
+    }
+
+    fn config(settings: &[&str]) -> Config {
+        let mut config = Config::preset("sanity").unwrap();
+        for setting in ["train_samples=8", "validation_samples=8", "image_size=8"]
+            .iter()
+            .chain(settings)
+        {
+            config.set(setting).unwrap();
+        }
+        config
+    }
+
+    #[test]
+    fn validation_images_are_turned_counter_clockwise_and_training_images_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = ProxyData::load(&dataset(folder.path(), 8, 8), &config(&[])).unwrap();
+        assert_eq!(
+            (data.train.images.len(), data.validation.images.len()),
+            (8, 8)
+        );
+        assert_eq!(data.classes, 4);
+        for (samples, corner) in [(&data.train, (7, 0)), (&data.validation, (0, 0))] {
+            for (image, &label) in samples.images.iter().zip(&samples.labels) {
+                assert_eq!(image.pixel(corner.0, corner.1), Some([255; 3]));
+                assert_eq!(image.pixel(4, 4), Some([20 * label as u8; 3]));
+                let white = image.pixels().iter().filter(|&&value| value == 255).count();
+                assert_eq!(white, 3);
+            }
+        }
+        let upright = config(&["turn_validation=false"]);
+        let dataset = Dataset::open(&folder.path().join("8x8.lmdb")).unwrap();
+        let data = ProxyData::load(&dataset, &upright).unwrap();
+        let corner = |image: &Image| image.pixel(7, 0);
+        assert!(
+            data.validation
+                .images
+                .iter()
+                .all(|i| corner(i) == Some([255; 3]))
+        );
+    }
+
+    #[test]
+    fn images_of_other_sizes_are_brought_to_the_size_of_the_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = ProxyData::load(&dataset(folder.path(), 40, 16), &config(&[])).unwrap();
+        let all = data.train.images.iter().chain(&data.validation.images);
+        for (image, &label) in all.zip(data.train.labels.iter().chain(&data.validation.labels)) {
+            assert_eq!((image.width(), image.height()), (8, 8));
+            // The white corner lies outside the central square.
+            assert!(
+                image
+                    .pixels()
+                    .iter()
+                    .all(|&value| value == 20 * label as u8)
+            );
+        }
+    }
+
+    #[test]
+    fn a_dataset_with_too_few_samples_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = config(&["train_samples=9"]);
+        let error = ProxyData::load(&dataset(folder.path(), 8, 8), &more).unwrap_err();
+        assert!(error.to_string().contains("8x8.lmdb"), "{error}");
+        assert!(error.to_string().contains("holds 16 samples"), "{error}");
+    }
+}

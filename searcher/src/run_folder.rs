@@ -252,9 +252,10 @@ impl RunFolder {
             true => self.read_metrics()?,
             false => Vec::new(),
         };
+        let temporary = path.with_extension("tmp");
         let mut writer = MetricsWriter {
             path: path.clone(),
-            file: create(&path)?,
+            file: create(&temporary)?,
         };
         for metric in kept
             .iter()
@@ -262,6 +263,8 @@ impl RunFolder {
         {
             writer.write(metric)?;
         }
+        // The open file goes on under its new name.
+        std::fs::rename(&temporary, &path).map_err(Error::io(&path, "write"))?;
         Ok(writer)
     }
 

@@ -116,10 +116,13 @@ pub(crate) struct CheckStepArgs {
 fn settings_help() -> String {
     let mut help = String::from("Keys of --set:\n");
     for setting in Config::SETTINGS {
-        help += &format!(
-            "  {:<30} {} ({})\n",
-            setting.key, setting.about, setting.expects
-        );
+        let line = format!("  {:<30} {}", setting.key, setting.about);
+        // What it takes stands on a line of its own where the first would be too long to read.
+        let gap = match line.len() + setting.expects.len() > 94 {
+            true => format!("\n{:33}", ""),
+            false => " ".to_owned(),
+        };
+        help += &format!("{line}{gap}({})\n", setting.expects);
     }
     help + "\nCtrl-C ends a run and leaves the policy of its finished epochs."
 }
