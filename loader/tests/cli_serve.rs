@@ -170,7 +170,8 @@ fn a_killed_consumer_does_not_stop_another() {
     let daemon = sandbox.serve(&serve("--name shared --consumers 2 --slots 3"));
     let mut victim = sandbox.start("consume shared --hash --delay 100");
     let survivor = sandbox.start("consume shared --hash");
-    // It has printed its first batch and now holds it for a long time.
+    // Both have joined; the victim has printed its first batch and now holds it for a long time.
+    survivor.stdout_line("0 0 ");
     victim.stdout_line("0 0 ");
     victim.kill();
     let hashes = survivor.end().succeeded();
