@@ -4,7 +4,8 @@ use ddas_formats::SearchSpace;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::networks::Architecture;
+use crate::networks::{Architecture, Precision};
+use crate::settings::{SETTINGS, SettingHelp};
 use crate::step::LossReduction;
 
 /// Every number of a search.
@@ -29,6 +30,8 @@ pub struct Config {
     pub draws_per_sample: Option<u32>,
     /// Proxy network, by the name of its [`Architecture`].
     pub network: String,
+    /// What the network's convolutions compute in.
+    pub precision: Precision,
     /// Side in pixels of the square images the network sees.
     pub image_size: u32,
     /// Search epochs; the policy gets one snapshot each.
@@ -89,160 +92,12 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// One key of [`Config`] as a user meets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettingHelp {
-    /// Name, as in `--set NAME=VALUE`.
-    pub key: &'static str,
-    /// What a value must be.
-    pub expects: &'static str,
-    /// What it does.
-    pub about: &'static str,
-}
-
-const fn help(key: &'static str, expects: &'static str, about: &'static str) -> SettingHelp {
-    SettingHelp {
-        key,
-        expects,
-        about,
-    }
-}
-
-const COUNT: &str = "a whole number";
-const NUMBER: &str = "a number";
-const SWITCH: &str = "true or false";
-const COLOURS: &str = "three numbers, as [0.5,0.5,0.5]";
-
 impl Config {
     /// Names of the presets.
     pub const PRESETS: &[&str] = &["cifar10", "cifar100", "sanity"];
 
     /// Every key that [`Config::set`] takes, in the order of the struct.
-    pub const SETTINGS: &[SettingHelp] = &[
-        help(
-            "search_space",
-            "a name or a file",
-            "operations to choose from",
-        ),
-        help(
-            "draws_per_sample",
-            "a whole number or null",
-            "operations per augmented sample (null: the search space's)",
-        ),
-        help(
-            "network",
-            "a network's name",
-            "proxy network: wrn-DEPTH-WIDTH, resnet-18, proxy",
-        ),
-        help(
-            "image_size",
-            COUNT,
-            "side in pixels of the images the network sees",
-        ),
-        help("epochs", COUNT, "search epochs, one snapshot each"),
-        help("train_samples", COUNT, "samples that train the network"),
-        help("validation_samples", COUNT, "samples that train the policy"),
-        help("train_batch", COUNT, "samples of a training batch"),
-        help("validation_batch", COUNT, "samples of a validation batch"),
-        help(
-            "branches",
-            COUNT,
-            "policies drawn in a step, one augmented copy each",
-        ),
-        help(
-            "learning_rate",
-            NUMBER,
-            "network: SGD's rate at the start, falling along a cosine",
-        ),
-        help(
-            "loss",
-            "sum or mean",
-            "network: sum or mean of the samples' losses",
-        ),
-        help("momentum", NUMBER, "network: SGD's momentum"),
-        help(
-            "nesterov",
-            SWITCH,
-            "network: Nesterov's form of the momentum",
-        ),
-        help("weight_decay", NUMBER, "network: SGD's weight decay"),
-        help(
-            "total_probability",
-            NUMBER,
-            "policy: total probability at the start",
-        ),
-        help(
-            "learn_total_probability",
-            SWITCH,
-            "policy: learn the total probability or keep it",
-        ),
-        help(
-            "learn_operation_probabilities",
-            SWITCH,
-            "policy: learn them or keep them uniform",
-        ),
-        help(
-            "total_learning_rate",
-            NUMBER,
-            "policy: Adam's rate for the total probability",
-        ),
-        help(
-            "operation_learning_rate",
-            NUMBER,
-            "policy: Adam's rate for the operations",
-        ),
-        help(
-            "adam_beta1",
-            NUMBER,
-            "policy: Adam's decay rate of the first moment",
-        ),
-        help(
-            "adam_beta2",
-            NUMBER,
-            "policy: Adam's decay rate of the second moment",
-        ),
-        help(
-            "learning_rate_factor",
-            SWITCH,
-            "policy: scale its gradient by the network's rate",
-        ),
-        help(
-            "smoothing_window",
-            COUNT,
-            "epochs over which training smooths the total probability",
-        ),
-        help(
-            "crop_padding",
-            COUNT,
-            "border in pixels before the random crop of training images",
-        ),
-        help(
-            "flip",
-            SWITCH,
-            "mirror training images with probability 1/2",
-        ),
-        help(
-            "cutout",
-            COUNT,
-            "side in pixels of the square cut out of training images",
-        ),
-        help(
-            "turn_validation",
-            SWITCH,
-            "turn validation images by 90 degrees (sanity check)",
-        ),
-        help("mean", COLOURS, "mean of each colour, on the 0..1 scale"),
-        help(
-            "std",
-            COLOURS,
-            "standard deviation of each colour, on the 0..1 scale",
-        ),
-        help(
-            "seed",
-            COUNT,
-            "decides the split, the initial weights and every draw",
-        ),
-    ];
+    pub const SETTINGS: &[SettingHelp] = SETTINGS;
 
     /// The settings of a named preset.
     ///
@@ -257,6 +112,7 @@ impl Config {
             search_space: "paper68".to_owned(),
             draws_per_sample: None,
             network: "wrn-40-2".to_owned(),
+            precision: Precision::F32,
             image_size: 32,
             epochs: 20,
             train_samples: 2000,
@@ -480,7 +336,8 @@ impl Config {
     pub fn steps_cost_the_same(&self, other: &Self) -> bool {
         let work = |config: &Self| {
             let sizes = (config.train_batch, config.validation_batch, config.branches);
-            (config.network.clone(), config.image_size, sizes)
+            let network = (config.network.clone(), config.precision);
+            (network, config.image_size, sizes)
         };
         work(self) == work(other)
     }
@@ -564,6 +421,7 @@ mod tests {
             "learning_rate=5e-2",
             "momentum=0",
             "loss=mean",
+            "precision=bf16",
             "flip=false",
             "mean=[0.5,0.5,0.5]",
             "draws_per_sample=1",

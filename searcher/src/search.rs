@@ -103,7 +103,9 @@ impl Search {
         config.validate()?;
         let space = config.resolve_search_space()?;
         let architecture: Architecture = config.network.parse()?;
-        let network = architecture.build(data.classes, config.seed, Kind::Float, device)?;
+        let network = architecture
+            .build(data.classes, config.seed, Kind::Float, device)?
+            .with_precision(config.precision);
         let betas = (config.adam_beta1, config.adam_beta2);
         let operations = space.len();
         Ok(Self {

@@ -231,10 +231,11 @@ pub(super) struct Conv {
 
 impl Conv {
     pub(super) fn forward(&self, p: &Parameters, x: &Tensor) -> Result<Tensor> {
-        let weight = p.tensor(self.weight);
+        // No copy when both are of one kind; the gradient comes back in the parameter's.
+        let weight = p.tensor(self.weight).f_to_kind(x.f_kind()?)?;
         let stride = [self.stride; 2];
         Ok(x.f_conv2d(
-            weight,
+            &weight,
             None::<&Tensor>,
             stride,
             [self.padding; 2],
@@ -281,7 +282,9 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn forward(&self, p: &Parameters, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(p.tensor(self.weight), Some(p.tensor(self.bias)))?)
+        let weight = p.tensor(self.weight);
+        let x = x.f_to_kind(weight.f_kind()?)?;
+        Ok(x.f_linear(weight, Some(p.tensor(self.bias)))?)
     }
 }
 
