@@ -39,7 +39,10 @@ build-python: env ## The Python package `ddas`, installed into .venv
 	$(PYTHON_BIN) -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps "$$(ls -t target/wheels/ddas-*.whl | head -1)"
 
 .PHONY: demo
-demo: build ## The whole job on handwritten digits: pack, search, serve, train (SEED=0)
+# The loader needs nothing from the environment: it is built while pip installs.
+demo: ## The whole job on handwritten digits: pack, search, serve, train (SEED=0)
+	@$(MAKE) -j2 env build-loader
+	@$(MAKE) build
 	$(PYTHON_BIN) examples/digits/demo.py --seed $(SEED)
 
 .PHONY: test
