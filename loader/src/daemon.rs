@@ -148,15 +148,26 @@ impl Daemon {
         }
     }
 
-    /// Lets consumers take what is published: as long as it takes, once stopped no longer than the grace period.
+    /// Lets consumers take what is published: as long as it takes. The grace period ends the wait once a stop was
+    /// asked for, and once the consumers have gone: a trainer that has seen the end often exits with the last batch
+    /// still in its hands, while one that crashed may come back for the batches it has not read.
     fn drain(&self, stop: &AtomicBool) {
-        let mut deadline = None;
+        let slots = self.shape.slots as u64 * u64::from(self.engine.plan().options().world_size);
+        let mut visited = self.engine.progress().batches > slots;
+        let (mut stopped, mut left) = (None, None);
         while !self.server.finish(LOOK_AGAIN) {
-            if stop.load(Ordering::Acquire) {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.grace);
-                if Instant::now() >= deadline || !is_attended(&self.server) {
-                    break;
-                }
+            let attended = is_attended(&self.server);
+            visited |= attended;
+            let over = |since: &mut Option<Instant>| {
+                since.get_or_insert_with(Instant::now).elapsed() >= self.grace
+            };
+            if stop.load(Ordering::Acquire) && (!attended || over(&mut stopped)) {
+                break;
+            }
+            if attended {
+                left = None;
+            } else if visited && over(&mut left) {
+                break;
             }
         }
     }

@@ -283,6 +283,27 @@ fn ranks_may_be_read_one_after_the_other() {
     daemon.end().succeeded();
 }
 
+/// A trainer that exits with the last batch in its hands does not keep the daemon for ever.
+#[test]
+fn the_daemon_ends_when_its_trainer_leaves_with_the_last_batch() {
+    let sandbox = Sandbox::new();
+    let dataset = sandbox.dataset("noise.lmdb", 80);
+    let daemon = sandbox.serve(&format!(
+        "{} --name held --recipe cifar --epochs 1 --batch-size 8 --grace 0.5",
+        dataset.display()
+    ));
+    let mut trainer = sandbox.start("consume held --hash --delay 0.01");
+    trainer.stdout_line("0 9 ");
+    trainer.kill();
+    let served = daemon.end();
+    assert!(
+        served.stderr.contains("done: 10 batches"),
+        "{}",
+        served.stderr
+    );
+    served.succeeded();
+}
+
 #[test]
 fn a_late_consumer_of_a_small_dataset_gets_everything() {
     let sandbox = Sandbox::new();

@@ -64,7 +64,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     evict_after: Option<Duration>,
 
-    /// How long consumers may take ready batches after SIGTERM or SIGINT.
+    /// How long consumers may take ready batches after SIGTERM or SIGINT, and how long, at the end of the stream, the
+    /// daemon waits for a consumer that has left with batches unread.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     grace: Duration,
 }
