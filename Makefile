@@ -27,16 +27,16 @@ build: build-loader build-search build-python ## Both programs (target/release) 
 
 .PHONY: build-loader
 build-loader: ## ddas-loader alone; needs neither Python nor libtorch
-	cargo build --release -p ddas-loader
+	@scripts/patiently.sh "building ddas-loader" cargo build --release -p ddas-loader
 
 .PHONY: build-search
 build-search: env ## ddas-search alone
-	$(LIBTORCH_ENV); cargo build --release -p ddas-search
+	@$(LIBTORCH_ENV); scripts/patiently.sh "building ddas-search" cargo build --release -p ddas-search
 
 .PHONY: build-python
 build-python: env ## The Python package `ddas`, installed into .venv
-	$(VENV)/bin/maturin build --release --quiet -m python/Cargo.toml --interpreter $(PYTHON_BIN) --out target/wheels
-	$(PYTHON_BIN) -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps "$$(ls -t target/wheels/ddas-*.whl | head -1)"
+	@scripts/patiently.sh "building the Python package" $(VENV)/bin/maturin build --release -m python/Cargo.toml --interpreter $(PYTHON_BIN) --out target/wheels
+	@$(PYTHON_BIN) -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps "$$(ls -t target/wheels/ddas-*.whl | head -1)"
 
 .PHONY: demo
 # The loader needs nothing from the environment: it is built while pip installs.

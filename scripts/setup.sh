@@ -40,13 +40,6 @@ if [ ! -x "$venv/bin/python" ]; then
     fi
 fi
 say "installing Python packages (torch with its CUDA libraries: about 5 GB; 1 to 3 minutes on a fast line)"
-"$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off -r "$requirements" &
-pid=$!
-start=$(date +%s)
-while kill -0 "$pid" 2>/dev/null; do
-    sleep 1
-    elapsed=$(($(date +%s) - start))
-    [ $((elapsed % 10)) != 0 ] || say "still installing, $elapsed s, $(du -sm "$venv" | cut -f1) MB so far"
-done
-wait "$pid" || die "pip could not install $requirements (see above)"
+"$(dirname "$0")/patiently.sh" "setup: pip" "$venv/bin/python" -m pip install --disable-pip-version-check --quiet \
+    --progress-bar off -r "$requirements" || die "pip could not install $requirements (see above)"
 say "Python packages ready"
