@@ -28,7 +28,7 @@ ROOT = HERE.parents[1]
 LEAST_FACTOR = 2.0
 # and training with the policy must gain this much accuracy on turned images.
 LEAST_GAIN = 0.15
-TRAIN_EPOCHS = 60
+TRAIN_EPOCHS = 40
 BATCH_SIZE = 64
 # A quick search: a small network and larger steps than the presets', since the
 # paper's own settings move the probabilities little in so few steps.
