@@ -111,8 +111,14 @@ impl OperationFields {
     }
 }
 
-/// The arguments each kind takes, in the order the JSON shows them.
-pub(crate) fn argument_names(kind: OperationKind) -> &'static [&'static str] {
+impl OperationKind {
+    /// Names of the arguments the kind takes, in the order the JSON shows them.
+    pub fn argument_names(self) -> &'static [&'static str] {
+        argument_names(self)
+    }
+}
+
+fn argument_names(kind: OperationKind) -> &'static [&'static str] {
     match kind {
         OperationKind::Identity
         | OperationKind::FlipLR

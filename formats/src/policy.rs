@@ -192,6 +192,29 @@ struct Heading {
     version: Option<serde_json::Value>,
 }
 
+/// The whole document, its errors with the path of the field they stand in.
+fn document(
+    text: &str,
+) -> std::result::Result<PolicyDocument, serde_path_to_error::Error<serde_json::Error>> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
+}
+
+/// The error of a text that is not JSON, with the field where it breaks off if it looks like a
+/// policy up to there: Python's `json.dump` writes `NaN` and `Infinity`, which are no JSON.
+fn not_json(text: &str, error: &serde_json::Error) -> Error {
+    if let Err(inside) = document(text)
+        && inside.inner().is_syntax()
+        && inside.path().iter().next().is_some()
+    {
+        let field = inside.path().to_string();
+        return Error::field(
+            field,
+            format!("no JSON value (NaN and Infinity are none): {error}"),
+        );
+    }
+    Error::field("policy", format!("not a policy file: {error}"))
+}
+
 impl Policy {
     /// A policy without smoothing or provenance.
     ///
@@ -340,8 +363,8 @@ impl Policy {
     /// # Errors
     /// [`Error::Field`] naming the field that is wrong.
     pub fn from_json(text: &str) -> Result<Policy> {
-        let heading: Heading = serde_json::from_str(text)
-            .map_err(|error| Error::field("policy", format!("not a policy file: {error}")))?;
+        let heading: Heading =
+            serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
         match heading.format.as_deref() {
             Some(FORMAT) => {}
             Some(other) => {
@@ -375,20 +398,14 @@ impl Policy {
                 ));
             }
         }
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let document: PolicyDocument = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| {
-                let field = error.path().to_string();
-                let reason = error.into_inner().to_string();
-                Error::field(
-                    if field == "." {
-                        "policy".to_owned()
-                    } else {
-                        field
-                    },
-                    reason,
-                )
-            })?;
+        let document = document(text).map_err(|error| {
+            let field = error.path().to_string();
+            let reason = error.into_inner().to_string();
+            match field.as_str() {
+                "." => Error::field("policy", reason),
+                _ => Error::field(field, reason),
+            }
+        })?;
         Ok(Policy::new(document.search_space, document.snapshots)?
             .with_smoothing(document.smoothing.window)?
             .with_provenance(document.provenance))
@@ -554,6 +571,23 @@ mod tests {
             Policy::read(&folder.path().join("none")),
             Err(Error::Io { .. })
         ));
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_reported_with_its_field() {
+        let text = policy().to_json();
+        for literal in ["NaN", "Infinity", "-Infinity", ""] {
+            for (key, field) in [
+                ("total_probability", "snapshots[0].total_probability"),
+                ("window", "smoothing.window"),
+            ] {
+                let start = text.find(&format!("\"{key}\":")).unwrap() + key.len() + 3;
+                let end = start + text[start..].find([',', '}']).unwrap();
+                let broken = format!("{} {literal}{}", &text[..start], &text[end..]);
+                let message = Policy::from_json(&broken).unwrap_err().to_string();
+                assert!(message.starts_with(field), "{broken}\n{message}");
+            }
+        }
     }
 
     #[test]

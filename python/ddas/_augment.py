@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any
 
@@ -89,8 +90,9 @@ class Augment:
 
     def set_epoch(self, epoch: int) -> None:
         """Makes `epoch` (from 0 up to, not including, `epochs`) the one whose snapshot is used."""
+        epoch = operator.index(epoch)
         if not 0 <= epoch < self.epochs:
-            raise ValueError(f"epoch must lie in 0..{self.epochs - 1}, got {epoch}")
+            raise ValueError(f"`epoch` must lie in 0..{self.epochs - 1}, got {epoch}")
         self._epoch = epoch
         self._calls = 0
 

@@ -1,5 +1,6 @@
 """The extension module. `Policy`, `Snapshot` and `search_space` are public as `ddas.*`; the rest is internal."""
 
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any, final
 
@@ -83,7 +84,7 @@ class Operation:
     """One operation with resolved arguments."""
 
     def __new__(cls, kind: str, arguments: dict[str, Any]) -> Operation: ...
-    def apply(self, pixels: ReadableBuffer, width: int, height: int, center: tuple[int, int] | None) -> bytearray: ...
+    def apply(self, pixels: ReadableBuffer, width: int, height: int, center: Iterable[int] | None) -> bytearray: ...
 
 @final
 class Augmenter:

@@ -54,7 +54,7 @@ class StreamClosed(Error):
 
 
 class StreamFinished(Error):
-    """The daemon has delivered its last epoch; there is no further one to iterate over."""
+    """There is no further batch: the last epoch is over, or the daemon was stopped before it."""
 
 
 class EpochMismatch(Error, ValueError):

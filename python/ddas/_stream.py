@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from ddas import _ddas
+from ddas._errors import StreamFinished
 
 if TYPE_CHECKING:
     import numpy
@@ -216,12 +217,16 @@ class Stream:
         self._consumer = consumer
         self._timeout = timeout
         self._finished = False
+        # The batch received last.
+        self._last: Position | None = None
         # Batches that may still hold their slot.
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self.info = StreamInfo.from_json(consumer.info)
 
     def receive(self, timeout: float | None = None) -> Batch | None:
         """Waits for the next batch; None after the last batch of the last epoch.
+
+        Raises `StreamFinished` if the daemon ends the stream before that, as on SIGTERM.
 
         `timeout` in seconds replaces the one given to `connect`. After
         `TimedOut` the same batch can be asked for again.
@@ -230,14 +235,24 @@ class Stream:
             return None
         lease = self._consumer.receive(self._timeout if timeout is None else timeout)
         if lease is None:
-            self._finished = True
+            if not self._finished:
+                raise StreamFinished(self._ended_early())
             return None
+        self._last = Position(lease.epoch, lease.step)
         batch = Batch(lease, self.info)
         self._batches.add(batch)
         # Known here, not asked for: the daemon reports the end only when every
         # batch has been given back, and the caller still holds this one.
         self._finished = batch.is_last_of_epoch and batch.epoch + 1 == self.info.epochs
         return batch
+
+    def _ended_early(self) -> str:
+        info, last = self.info, self._last
+        reached = f"after step {last.step} of epoch {last.epoch}" if last else "before this consumer received a batch"
+        return (
+            f"the daemon ended the stream {reached}, of {info.epochs} epochs of {info.steps_per_epoch} steps; "
+            "its log says why (serve again with --start to go on)"
+        )
 
     def close(self) -> None:
         """Leaves the stream.

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from typing import Any, Iterator
 
@@ -112,6 +113,7 @@ class DataLoader:
         `EpochMismatch`: at once where the daemon's position is known, else at
         the first batch.
         """
+        epoch = operator.index(epoch)
         if not 0 <= epoch < self.epochs:
             raise EpochMismatch(f"the stream has epochs 0 to {self.epochs - 1}, got epoch {epoch}")
         if not self._fresh:
@@ -202,13 +204,7 @@ class DataLoader:
     def _receive(self) -> Batch:
         batch = self._stream.receive()
         if batch is None:
-            info = self.info
-            if self._next.epoch >= info.epochs:
-                raise StreamFinished(f"the daemon has delivered all {info.epochs} epochs; there is no further one")
-            raise StreamFinished(
-                f"the daemon ended the stream before step {self._next.step} of epoch {self._next.epoch}, "
-                f"of {info.epochs} epochs of {info.steps_per_epoch} steps"
-            )
+            raise StreamFinished(f"the daemon has delivered all {self.epochs} epochs; there is no further one")
         return batch
 
     def _copy(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 //!
 //! Going through the file's own form keeps one set of names, checks and messages.
 
+use ddas_formats::OperationKind;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyString};
@@ -16,14 +17,16 @@ pub(crate) fn operation(
     kind: &str,
     arguments: &Bound<'_, PyDict>,
 ) -> PyResult<ddas_formats::Operation> {
+    // An unknown kind is refused below, in the words of the policy file.
+    let known = kind.parse::<OperationKind>().ok();
     let mut fields = Map::new();
     fields.insert("kind".to_owned(), Value::from(kind));
     for (name, value) in arguments {
         let name: String = name.extract()?;
-        if name == "kind" || name == "sign" {
-            return Err(PyTypeError::new_err(format!(
-                "{kind}: unexpected argument `{name}`"
-            )));
+        if let Some(known) = known
+            && !takes(known).any(|taken| taken == name)
+        {
+            return Err(unexpected(known, &name));
         }
         let value = json(&value, kind, &name)?;
         fields.insert(name, value);
@@ -36,6 +39,52 @@ pub(crate) fn operation(
             argument => format!("{kind}: {argument}: {reason}"),
         })
     })
+}
+
+/// What `kind` takes from Python: nothing is random there, so there is no sign rule.
+fn takes(kind: OperationKind) -> impl Iterator<Item = &'static str> {
+    let names = kind.argument_names().iter().copied();
+    names.filter(|name| *name != "sign")
+}
+
+/// The error for an argument that `kind` does not have.
+pub(crate) fn unexpected(kind: OperationKind, name: &str) -> PyErr {
+    let mut taken: Vec<_> = takes(kind).map(|name| format!("`{name}`")).collect();
+    if kind == OperationKind::Cutout {
+        taken.push("`center`".to_owned());
+    }
+    let taken = match taken.as_slice() {
+        [] => "no arguments".to_owned(),
+        taken => taken.join(", "),
+    };
+    PyTypeError::new_err(format!(
+        "{kind}: unexpected argument `{name}`; it takes {taken}"
+    ))
+}
+
+/// A number from 0 to `largest`.
+///
+/// # Errors
+/// `ValueError` naming the argument for what is out of range, `TypeError` for what is no integer.
+pub(crate) fn up_to<T: TryFrom<u64>>(
+    value: &Bound<'_, PyAny>,
+    name: &str,
+    largest: u64,
+) -> PyResult<T> {
+    let index = value
+        .py()
+        .import("operator")?
+        .call_method1("index", (value,));
+    let index = index
+        .map_err(|error| PyTypeError::new_err(format!("`{name}`: {}", error.value(value.py()))))?;
+    index
+        .extract::<u64>()
+        .ok()
+        .filter(|number| *number <= largest)
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| {
+            PyValueError::new_err(format!("`{name}` must lie in 0..{largest}, got {index}"))
+        })
 }
 
 fn json(value: &Bound<'_, PyAny>, kind: &str, name: &str) -> PyResult<Value> {

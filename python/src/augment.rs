@@ -33,9 +33,9 @@ impl Operation {
         pixels: PyBuffer<u8>,
         width: u32,
         height: u32,
-        center: Option<(i64, i64)>,
+        center: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyByteArray>> {
-        let center = self.center(center, width, height)?;
+        let center = self.center(center.as_ref(), width, height)?;
         let mut image = to_image(py, &pixels, width, height)?;
         py.detach(|| Kernels::default().apply(&self.0, center, &mut image));
         Ok(to_bytearray(py, &image))
@@ -49,22 +49,20 @@ impl Operation {
 impl Operation {
     fn center(
         &self,
-        center: Option<(i64, i64)>,
+        center: Option<&Bound<'_, PyAny>>,
         width: u32,
         height: u32,
     ) -> PyResult<Option<(u32, u32)>> {
         if !matches!(self.0, ddas_formats::Operation::Cutout { .. }) {
             return match center {
                 None => Ok(None),
-                Some(_) => Err(PyTypeError::new_err(format!(
-                    "{}: unexpected argument `center`",
-                    self.0.kind()
-                ))),
+                Some(_) => Err(arguments::unexpected(self.0.kind(), "center")),
             };
         }
-        let Some((x, y)) = center else {
+        let Some(center) = center else {
             return Ok(Some((width / 2, height / 2)));
         };
+        let (x, y) = pair(center)?;
         match (u32::try_from(x), u32::try_from(y)) {
             (Ok(x), Ok(y)) if x < width && y < height => Ok(Some((x, y))),
             _ => Err(PyValueError::new_err(format!(
@@ -72,6 +70,22 @@ impl Operation {
                  which is {width} wide and {height} high, got ({x}, {y})"
             ))),
         }
+    }
+}
+
+/// Two whole numbers from anything that yields them: a tuple, a list, an array.
+fn pair(center: &Bound<'_, PyAny>) -> PyResult<(i64, i64)> {
+    let numbers = center.try_iter().and_then(|items| {
+        items
+            .map(|item| item?.extract())
+            .collect::<PyResult<Vec<i64>>>()
+    });
+    match numbers.as_deref() {
+        Ok(&[x, y]) => Ok((x, y)),
+        _ => Err(PyTypeError::new_err(format!(
+            "Cutout: argument `center` must be a pixel (x, y), two whole numbers, got {}",
+            center.repr()?
+        ))),
     }
 }
 
@@ -91,7 +105,14 @@ pub(crate) struct Augmenter {
 #[pymethods]
 impl Augmenter {
     #[new]
-    fn new(py: Python<'_>, policy: Py<Policy>, epochs: u32, seed: u64) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        policy: Py<Policy>,
+        epochs: &Bound<'_, PyAny>,
+        seed: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let epochs = arguments::up_to(epochs, "epochs", u32::MAX.into())?;
+        let seed = arguments::up_to(seed, "seed", u64::MAX)?;
         let schedule = policy.bind(py).get().schedule(epochs)?;
         Ok(Self {
             schedule,
@@ -110,8 +131,9 @@ impl Augmenter {
         width: u32,
         height: u32,
         epoch: u32,
-        index: u64,
+        index: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyByteArray>> {
+        let index = arguments::up_to(index, "index", u64::MAX)?;
         let mut image = to_image(py, &pixels, width, height)?;
         py.detach(|| {
             let kept = self.scratch().pop();

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 
-use crate::errors;
+use crate::{arguments, errors};
 
 /// The content of a policy file: a search space and one snapshot per search epoch.
 #[pyclass(frozen, module = "ddas")]
@@ -119,14 +119,10 @@ impl Policy {
 
     /// What is in force in `epoch` (from 0) of a training run of `epochs` epochs.
     #[pyo3(signature = (epoch, epochs))]
-    fn snapshot(&self, epoch: u32, epochs: u32) -> PyResult<Snapshot> {
+    fn snapshot(&self, epoch: &Bound<'_, PyAny>, epochs: &Bound<'_, PyAny>) -> PyResult<Snapshot> {
+        let epochs: u32 = arguments::up_to(epochs, "epochs", u32::MAX.into())?;
         let schedule = self.schedule(epochs)?;
-        if epoch >= epochs {
-            return Err(PyValueError::new_err(format!(
-                "epoch must lie in 0..{}, got {epoch}",
-                epochs.saturating_sub(1)
-            )));
-        }
+        let epoch: u32 = arguments::up_to(epoch, "epoch", u64::from(epochs) - 1)?;
         let index = schedule.snapshot_index(epoch);
         Ok(Snapshot {
             index,

@@ -156,11 +156,13 @@ fn once_it_runs<T: Send>(
 }
 
 fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        PyValueError::new_err(format!(
+    if seconds.is_nan() || seconds < 0.0 {
+        return Err(PyValueError::new_err(format!(
             "`{name}` must be a number of seconds from 0 up, got {seconds}"
-        ))
-    })
+        )));
+    }
+    // More than a duration can hold, infinity among it, is for ever.
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Which of a batch's three arrays.

@@ -101,7 +101,14 @@ def test_cutout_is_centred_where_told() -> None:
         ("Cutout", {"size": -1}, ["Cutout", "size"]),
         ("Cutout", {"size": 3, "center": (34, 0)}, ["Cutout", "center"]),
         ("Cutout", {"size": 3, "center": (0, -1)}, ["Cutout", "center"]),
-        ("Identity", {"degrees": 1.0}, ["Identity", "degrees"]),
+        ("Cutout", {"size": 3, "center": 5}, ["Cutout", "center", "(x, y)"]),
+        ("Cutout", {"size": 3, "center": (1, 2, 3)}, ["Cutout", "center", "(1, 2, 3)"]),
+        ("Cutout", {"size": 3, "center": (1.5, 2)}, ["Cutout", "center", "1.5"]),
+        ("Cutout", {"size": 3, "centre": (1, 2)}, ["Cutout", "centre", "`size`, `fraction`, `fill`, `center`"]),
+        ("Rotate", {"angle": 15}, ["Rotate", "angle", "`degrees`, `fill`, `interpolation`"]),
+        ("Rotate", {"degrees": 15, "sign": "random"}, ["Rotate", "sign"]),
+        ("Rotate", {"degrees": 15, "center": (1, 1)}, ["Rotate", "center"]),
+        ("Identity", {"degrees": 1.0}, ["Identity", "degrees", "no arguments"]),
     ],
 )
 def test_wrong_arguments_are_named(operation: str, arguments: dict[str, Any], names: list[str]) -> None:
@@ -134,3 +141,10 @@ def test_wrong_images_are_named(image: Any, error: type[Exception], names: list[
         ddas.apply(image, "Invert")
     for name in names:
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("center", [[20, 12], np.array([20, 12]), (np.int64(20), np.uint8(12)), torch.tensor([20, 12])])
+def test_a_center_is_any_pair_of_whole_numbers(center: Any) -> None:
+    expected = ddas.apply(PIXELS, "Cutout", size=7, center=(20, 12))
+    assert not np.array_equal(expected, PIXELS)
+    assert np.array_equal(ddas.apply(PIXELS, "Cutout", size=7, center=center), expected)

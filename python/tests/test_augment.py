@@ -128,8 +128,15 @@ def test_wrong_use_is_refused() -> None:
     for epoch in (-1, 5):
         with pytest.raises(ValueError, match="epoch"):
             augment.set_epoch(epoch)
+    with pytest.raises(TypeError):
+        augment.set_epoch(1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="epoch"):
         ddas.Augment(PAPER, epochs=0)
+    for number in (-1, 2**64):
+        with pytest.raises(ValueError, match=f"`seed`.*got {number}"):
+            ddas.Augment(PAPER, epochs=5, seed=number)
+        with pytest.raises(ValueError, match=f"`index`.*got {number}"):
+            augment(PIXELS, index=number)
     with pytest.raises(TypeError):
         ddas.Augment("policy.json", epochs=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="uint8"):

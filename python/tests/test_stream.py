@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -243,6 +244,29 @@ def test_end_of_the_stream(serve: Serve, dataset: Dataset) -> None:
             next(stream)
     assert daemon.wait() == 0, daemon.log
     assert time.monotonic() - begin < 10
+
+
+def test_a_stopped_daemon_is_not_the_end_of_training(serve: Serve, dataset: Dataset) -> None:
+    """SIGTERM half-way: what is ready can be read, and then a loop must not end as if all epochs had come."""
+    daemon = serve(dataset, epochs=400)
+    stream = ddas.connect("train")
+    received = [(batch.epoch, batch.step) for batch in itertools.islice(stream, 8)]
+    daemon.process.terminate()
+    with pytest.raises(ddas.StreamFinished, match=r"after step \d of epoch \d+, of 400 epochs of 6 steps.*--start"):
+        for batch in stream:
+            received.append((batch.epoch, batch.step))
+            del batch
+    assert received == [divmod(number, 6) for number in range(len(received))]
+    with pytest.raises(ddas.StreamFinished):
+        stream.receive()
+    assert daemon.wait() == 0, daemon.log
+
+
+def test_endless_timeouts(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset)
+    for seconds in (float("inf"), 1e30):
+        with ddas.connect("train", timeout=seconds, wait=seconds) as stream:
+            assert len(next(stream)) == 8
 
 
 def test_unknown_name(serve: Serve, dataset: Dataset) -> None:
