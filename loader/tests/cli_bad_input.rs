@@ -145,6 +145,9 @@ fn unknown_and_held_daemon_names_are_reported() {
         .run("consume nobody")
         .failed(1, &["no daemon named `nobody`"]);
     sandbox
+        .run("consume nobody --connect-timeout 0")
+        .failed(1, &["no daemon named `nobody`"]);
+    sandbox
         .run("status nobody --json")
         .failed(1, &["no daemon named `nobody`"]);
     let serve = "noise.lmdb --name held --recipe cifar --epochs 1 --batch-size 8";

@@ -153,7 +153,16 @@ fn sources_without_images_are_refused() {
     fs::write(sandbox.path("text.tar"), "this is no tar archive").unwrap();
     sandbox
         .run("pack image-folder text.tar out.lmdb")
-        .failed(1, &["text.tar"]);
+        .failed(1, &["text.tar", "a folder or a .tar of class folders"]);
+    sandbox
+        .run("pack cifar text.tar out.lmdb --split train")
+        .failed(
+            1,
+            &["text.tar", "CIFAR-10 or CIFAR-100, or its .tar or .tar.gz"],
+        );
+    sandbox
+        .run("pack image-folder hollow nowhere/out.lmdb")
+        .failed(1, &["nowhere/out.lmdb", "does not exist; make it first"]);
     sandbox
         .run("pack cifar empty out.lmdb --split train")
         .failed(1, &["empty"]);
@@ -294,6 +303,12 @@ fn policies_are_shown_checked_and_refused_by_field() {
         .succeeded();
     let plot = fs::read_to_string(sandbox.path("plot.svg")).unwrap();
     assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"));
+    // What is drawn from a policy does not replace it, by whatever path it is named.
+    let before = fs::read(&policy).unwrap();
+    sandbox
+        .run("policy plot policy.json -o ./policy.json")
+        .failed(2, &["policy.json", "the file that is read"]);
+    assert_eq!(fs::read(&policy).unwrap(), before);
     sandbox
         .run("policy plot policy.json -o nowhere/plot.svg")
         .failed(1, &["nowhere/plot.svg"]);

@@ -327,6 +327,12 @@ impl Partial {
         match fs::create_dir(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::file(
+                    out,
+                    "the folder it is to lie in does not exist; make it first",
+                ));
+            }
             Err(error) => return Err(Error::io(&path)(error)),
         }
         let lock = File::open(&path).map_err(Error::io(&path))?;

@@ -257,7 +257,10 @@ impl<'a> Files<'a> {
             found = unpack_gzip(source)?;
             (found.keys().cloned().collect::<BTreeSet<_>>(), None)
         } else {
-            let listing = Listing::read(source)?;
+            let listing = Listing::read(
+                source,
+                "the folder of CIFAR-10 or CIFAR-100, or its .tar or .tar.gz",
+            )?;
             (
                 listing.files.iter().map(|file| file.path.clone()).collect(),
                 Some(listing),

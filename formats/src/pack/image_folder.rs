@@ -51,7 +51,7 @@ pub fn pack_image_folder(
     outside(source, out)?;
     // Before the listing, which may take long: a destination that cannot be written is known at once.
     let mut writer = DatasetWriter::create(out, options.overwrite)?;
-    let listing = Listing::read(source)?;
+    let listing = Listing::read(source, "a folder or a .tar of class folders")?;
     let layout = Layout::find(source, &listing, root)?;
     let mut all = Vec::new();
     let mut ignored = 0;

@@ -56,17 +56,17 @@ pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 impl Listing {
-    /// Lists a folder or a `.tar`.
+    /// Lists a folder or a `.tar`; `expected` completes the message about a file that is no such archive.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read; [`Error::File`] when it is something else, and for an archive that is
     /// cut short or holds names or kinds of entries that are not accepted.
-    pub(super) fn read(source: &Path) -> Result<Listing> {
+    pub(super) fn read(source: &Path, expected: &str) -> Result<Listing> {
         let metadata = fs::metadata(source).map_err(Error::io(source))?;
         let mut listing = if metadata.is_dir() {
             list_folder(source)?
         } else {
-            list_tar(source)?
+            list_tar(source, expected)?
         };
         listing.files.sort_by(|a, b| path_order(&a.path, &b.path));
         if let Some(pair) = listing
@@ -175,15 +175,10 @@ fn list_folder(source: &Path) -> Result<Listing> {
     })
 }
 
-fn list_tar(source: &Path) -> Result<Listing> {
+fn list_tar(source: &Path, expected: &str) -> Result<Listing> {
     let mut archive = File::open(source).map_err(Error::io(source))?;
     let length = archive.metadata().map_err(Error::io(source))?.len();
-    let not_tar = |reason: &str| {
-        Error::file(
-            source,
-            format!("{reason}; expected a folder or a .tar of class folders"),
-        )
-    };
+    let not_tar = |reason: &str| Error::file(source, format!("{reason}; expected {expected}"));
     let mut head = [0; 512];
     archive
         .read_exact(&mut head)
@@ -270,7 +265,7 @@ fn add_entry<R: Read>(
         tar::EntryType::Directory | tar::EntryType::Regular | tar::EntryType::Continuous => {}
         tar::EntryType::Link | tar::EntryType::Symlink => {
             return Err(refuse(
-                "a link; make the archive with its target in its place (tar --dereference)",
+                "a link; make the archive with its target in its place (tar --dereference --hard-dereference)",
             ));
         }
         other => {

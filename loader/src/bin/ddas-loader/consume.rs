@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::progress::Meter;
 use crate::report;
-use crate::serve::seconds;
+use crate::serve::{seconds, seconds_or_none};
 
 /// Takes the batches of a running daemon, as a trainer would, and reports rate and waits.
 #[derive(Args)]
@@ -30,10 +30,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Hold every batch for this long before releasing it, as a trainer that computes.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
     delay: Option<Duration>,
     /// Wait this long for the daemon to start; 0: it must be running.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds_or_none)]
     connect_timeout: Duration,
     /// Give up when no batch arrives for this long.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -37,7 +37,8 @@ pub(crate) struct StreamArguments {
     pub(crate) layout: Layout,
 }
 
-fn recipe_name(name: &str) -> Result<String, String> {
+/// The name of a recipe, for flags.
+pub(crate) fn recipe_name(name: &str) -> Result<String, String> {
     Recipe::named(name)
         .map(|_| name.to_owned())
         .map_err(|error| error.to_string())

@@ -207,6 +207,7 @@ impl Check {
 
 impl Plot {
     fn run(self) -> anyhow::Result<()> {
+        report::check_output(&self.out, &self.file)?;
         let policy = Policy::read(&self.file)?;
         let svg =
             policy_svg(&policy).with_context(|| format!("drawing {}", self.file.display()))?;
@@ -221,6 +222,7 @@ impl Plot {
 
 impl Import {
     fn run(self) -> anyhow::Result<()> {
+        report::check_output(&self.out, &self.file)?;
         let policy = import_authors_policy(&self.file, self.search_space)?;
         policy.write(&self.out)?;
         report::print_line(&format!(

@@ -6,6 +6,7 @@ use clap::{Args, value_parser};
 use ddas_formats::{Dataset, Policy};
 use ddas_loader::{PreviewOptions, Sheet};
 
+use crate::options::recipe_name;
 use crate::report::{self, Usage};
 
 /// Draws a contact sheet: stored images beside what the trainer would get in chosen epochs, with the operations drawn.
@@ -20,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// What is done to every sample: cifar or imagenet.
-    #[arg(long, default_value = "cifar")]
+    #[arg(long, default_value = "cifar", value_parser = recipe_name)]
     recipe: String,
     /// Epochs of the training run over which the policy is spread.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..))]
@@ -67,6 +68,9 @@ const MOST_COLUMNS: usize = 16;
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let shown = arguments.shown()?;
+    if let Some(policy) = &arguments.policy {
+        report::check_output(&arguments.out, policy)?;
+    }
     let policy = arguments.policy.as_deref().map(Policy::read).transpose()?;
     let dataset = Dataset::open(&arguments.dataset)?;
     let options = PreviewOptions {

@@ -1,6 +1,7 @@
 //! Results to standard output, errors to standard error.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -9,6 +10,17 @@ use serde::Serialize;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; `--help` lists every flag")]
 pub(crate) struct Usage(pub(crate) String);
+
+/// Refuses to write over a file that is read: what is drawn from a policy is not to replace the policy.
+pub(crate) fn check_output(out: &Path, input: &Path) -> Result<(), Usage> {
+    match (out.canonicalize(), input.canonicalize()) {
+        (Ok(out_file), Ok(in_file)) if out_file == in_file => Err(Usage(format!(
+            "--out {} is the file that is read; give another name",
+            out.display()
+        ))),
+        _ => Ok(()),
+    }
+}
 
 /// Writes a result. A closed pipe is an error like any other, and is silent in `main`.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {

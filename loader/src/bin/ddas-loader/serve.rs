@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, value_parser};
 use ddas_loader::{Daemon, DaemonOptions, EpochReport, Position, Stream, StreamOptions};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::options::{Batches, Last, StreamArguments, default_threads};
@@ -16,7 +16,7 @@ use crate::report;
 
 /// Serves augmented batches of a dataset to trainers in other processes.
 ///
-/// Ends when every epoch has been taken. SIGTERM or SIGINT: no new batch is begun, consumers may take what is ready
+/// Ends when every epoch has been taken. SIGTERM, SIGINT or SIGHUP: no new batch is begun, consumers may take what is ready
 /// within the grace period, exit status 0; a second signal ends at once. The socket lies in $DDAS_RUNTIME_DIR, else in
 /// $XDG_RUNTIME_DIR/ddas, else in /tmp/ddas-UID.
 #[derive(Args)]
@@ -68,6 +68,14 @@ pub(crate) struct Arguments {
     /// daemon waits for a consumer that has left with batches unread.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     grace: Duration,
+}
+
+/// A number of seconds, as a flag; 0 is allowed.
+pub(crate) fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(0.0) => Ok(Duration::ZERO),
+        _ => seconds(text),
+    }
 }
 
 /// A positive number of seconds, as a flag.
@@ -154,16 +162,32 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A flag that SIGTERM and SIGINT raise; a second signal ends the process with 128 + its number.
+/// A flag that SIGTERM, SIGINT and SIGHUP raise; a second signal ends the process with 128 + its number.
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    // SIGHUP comes when the terminal is closed; under `nohup` it stays ignored.
+    let hang_up = (!ignores_hang_up()).then_some(SIGHUP);
+    for signal in [SIGTERM, SIGINT].into_iter().chain(hang_up) {
         // In this order: the first signal finds the flag down, and then raises it.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .context("installing signal handlers")?;
     }
     Ok(stop)
+}
+
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hang_up() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignored(&status, SIGHUP))
+}
+
+/// Whether `signal` is in the mask of ignored signals of a `/proc/PID/status`.
+fn ignored(status: &str, signal: i32) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// One line about a stream, completed by what its daemon knows.
@@ -198,5 +222,33 @@ fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) ->
                 _ => format!("{consumers} consumers of each of {ranks} ranks"),
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        let status =
+            |mask: &str| format!("Name:\tserve\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
+        assert!(ignored(&status("0000000000000001"), SIGHUP));
+        assert!(!ignored(&status("0000000000001002"), SIGHUP));
+        assert!(ignored(&status("0000000000001002"), SIGINT));
+        assert!(!ignored("", SIGHUP));
+    }
+
+    #[test]
+    fn seconds_are_finite_and_zero_only_where_it_is_allowed() {
+        for bad in ["-1", "nan", "inf", "1e30", "soon", ""] {
+            assert!(
+                seconds(bad).is_err() && seconds_or_none(bad).is_err(),
+                "{bad}"
+            );
+        }
+        assert!(seconds("0").is_err());
+        assert_eq!(seconds_or_none("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds_or_none("0.5"), seconds("0.5"));
     }
 }
