@@ -104,6 +104,30 @@ fn connect_to_fake(daemon: &Daemon) -> Result<Consumer, Error> {
 }
 
 #[test]
+fn a_daemon_that_ends_before_it_answers_is_not_there() {
+    let daemon = Daemon::start(2, 1);
+    let dir = daemon.dir.path();
+    let ending = fake_daemon(dir, Vec::new(), Vec::new());
+    match connect_to_fake(&daemon) {
+        Err(Error::NoSuchDaemon { name, .. }) => assert_eq!(name, "fake"),
+        other => panic!("{other:?}"),
+    }
+    ending.join().unwrap();
+
+    // Who has time looks again, and finds the next daemon of the name.
+    let ending = fake_daemon(dir, Vec::new(), Vec::new());
+    let options = ConnectOptions {
+        dir: Some(dir.to_owned()),
+        timeout: LONG,
+        ..ConnectOptions::default()
+    };
+    let waiting = std::thread::spawn(move || Consumer::connect("fake", options));
+    ending.join().unwrap();
+    std::fs::rename(dir.join("toy.sock"), dir.join("fake.sock")).unwrap();
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
 fn another_protocol_version_is_refused_on_both_sides() {
     let daemon = Daemon::start(2, 1);
     let socket = raw_connect(&daemon.dir.path().join("toy.sock"));

@@ -248,10 +248,11 @@ class Stream:
 
     def _ended_early(self) -> str:
         info, last = self.info, self._last
-        reached = f"after step {last.step} of epoch {last.epoch}" if last else "before this consumer received a batch"
+        if last is None:
+            return "the stream was over before this consumer received a batch: all had been taken, or the daemon was stopped"
         return (
-            f"the daemon ended the stream {reached}, of {info.epochs} epochs of {info.steps_per_epoch} steps; "
-            "its log says why (serve again with --start to go on)"
+            f"the daemon was stopped after step {last.step} of epoch {last.epoch}, of {info.epochs} epochs "
+            f"of {info.steps_per_epoch} steps; serve again with --start to go on"
         )
 
     def close(self) -> None:

@@ -123,17 +123,16 @@ impl Consumer {
     /// Joins the daemon called `name`.
     ///
     /// # Errors
-    /// [`Error::NoSuchDaemon`], [`Error::VersionMismatch`], [`Error::Refused`] (no such rank, too
-    /// many consumers), [`Error::DaemonDied`], [`Error::TimedOut`], [`Error::Io`].
+    /// [`Error::NoSuchDaemon`] (none, or one that was just ending), [`Error::VersionMismatch`],
+    /// [`Error::Refused`] (no such rank, too many consumers), [`Error::TimedOut`], [`Error::Io`].
     pub fn connect(name: &str, options: ConnectOptions) -> Result<Self> {
         let dir = options.dir.unwrap_or_else(runtime_dir);
-        let socket = find(&dir, name, options.timeout)?;
         let hello = Hello {
             protocol: PROTOCOL,
             request: Request::Join,
             rank: options.rank,
         };
-        let (reply, descriptors) = ask(&socket, &hello)?;
+        let (socket, reply, descriptors) = introduce(&dir, name, options.timeout, &hello)?;
         match reply {
             Reply::Joined { info, first } => Self::open(socket, *info, first, descriptors),
             Reply::Version(daemon) => Err(Error::VersionMismatch {
@@ -428,13 +427,12 @@ impl Drop for ReadBatch {
 /// As [`Consumer::connect`].
 pub fn query_status(name: &str, dir: Option<&Path>) -> Result<ServerStatus> {
     let dir = dir.map_or_else(runtime_dir, Path::to_owned);
-    let socket = find(&dir, name, Duration::ZERO)?;
     let hello = Hello {
         protocol: PROTOCOL,
         request: Request::Status,
         rank: 0,
     };
-    match ask(&socket, &hello)?.0 {
+    match introduce(&dir, name, Duration::ZERO, &hello)?.1 {
         Reply::Status(value) => serde_json::from_value(value)
             .map_err(|error| Error::malformed("status", error.to_string())),
         Reply::Version(daemon) => Err(Error::VersionMismatch {
@@ -449,18 +447,18 @@ pub fn query_status(name: &str, dir: Option<&Path>) -> Result<ServerStatus> {
     }
 }
 
-/// Connects, waiting for a daemon that has not started yet.
-fn find(dir: &Path, name: &str, timeout: Duration) -> Result<OwnedFd> {
+/// Connects and asks, waiting for a daemon that has not started yet.
+fn introduce(
+    dir: &Path,
+    name: &str,
+    timeout: Duration,
+    hello: &Hello,
+) -> Result<(OwnedFd, Reply, Vec<OwnedFd>)> {
     let path = socket_path(dir, name)?;
     let begun = Instant::now();
     loop {
-        match socket::connect(&path) {
-            Ok(socket) => {
-                check_owner(&socket, &path)?;
-                return Ok(socket);
-            }
-            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::NOTDIR) => {}
-            Err(error) => return Err(Error::io_at("connecting to", &path, error)),
+        if let Some(answer) = attempt(&path, hello)? {
+            return Ok(answer);
         }
         let left = timeout.saturating_sub(begun.elapsed());
         if left.is_zero() {
@@ -472,6 +470,21 @@ fn find(dir: &Path, name: &str, timeout: Duration) -> Result<OwnedFd> {
             });
         }
         std::thread::sleep(left.min(RETRY));
+    }
+}
+
+/// None when nobody is there, which includes a daemon that ends before it answers: the next one
+/// of its name may be about to start.
+fn attempt(path: &Path, hello: &Hello) -> Result<Option<(OwnedFd, Reply, Vec<OwnedFd>)>> {
+    let socket = match socket::connect(path) {
+        Ok(socket) => socket,
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(Error::io_at("connecting to", path, error)),
+    };
+    match check_owner(&socket, path).and_then(|()| ask(&socket, hello)) {
+        Ok((reply, descriptors)) => Ok(Some((socket, reply, descriptors))),
+        Err(Error::DaemonDied { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
