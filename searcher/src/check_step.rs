@@ -138,10 +138,18 @@ struct StepFile<'a> {
 
 impl<'a> StepFile<'a> {
     fn read(path: &'a Path) -> Result<Self> {
+        // The system's own words, where the file cannot be opened at all.
+        let opened = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
+        if !opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(Error::File {
+                path: path.to_owned(),
+                problem: "not a file; expected a safetensors file".to_owned(),
+            });
+        }
         let tensors =
             tch::no_grad(|| Tensor::read_safetensors(path)).map_err(|error| Error::File {
                 path: path.to_owned(),
-                problem: format!("not readable: {error}"),
+                problem: format!("not a whole safetensors file ({error}); write it again"),
             })?;
         Ok(Self {
             path,

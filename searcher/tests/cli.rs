@@ -213,7 +213,6 @@ fn wrong_input_ends_in_one_clear_message() {
         (with(&["resume", "nowhere"]), "config.json"),
         (with(&["report", "nowhere"]), "config.json"),
         (with(&["check-step", "folder.txt"]), "folder.txt"),
-        (finish(fixture.run(&["--set", "epoch=3"])), "the keys are"),
         (
             finish(fixture.run(&["--set", "train_samples=90"])),
             "holds 96 samples",
@@ -222,14 +221,29 @@ fn wrong_input_ends_in_one_clear_message() {
             finish(fixture.run(&["--search-space", "none.json"])),
             "paper68",
         ),
-        (finish(fixture.run(&["--model", "vgg"])), "wrn-DEPTH-WIDTH"),
+        (with(&["check-step", "nowhere"]), "cannot open"),
+        (with(&["check-step", "."]), "not a file"),
     ];
     for (output, wanted) in cases {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{wanted}: {text}");
         assert!(text.contains(wanted), "{wanted}: {text}");
-        assert!(!text.contains("panicked"), "{text}");
+        assert!(text.starts_with("error: "), "{wanted}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
-    let usage = with(&["run", "bars.lmdb"]);
-    assert_eq!(usage.status.code(), Some(2));
+    let usages = [
+        (with(&["run", "bars.lmdb"]), "--preset"),
+        (finish(fixture.run(&["--set", "epoch=3"])), "the keys are"),
+        (finish(fixture.run(&["--set", "epochs=0"])), "epochs"),
+        (finish(fixture.run(&["--model", "vgg"])), "wrn-DEPTH-WIDTH"),
+        (
+            with(&["check-step", "folder.txt", "--tolerance", "nan"]),
+            "expected a number from 0",
+        ),
+    ];
+    for (output, wanted) in usages {
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{wanted}: {text}");
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
 }

@@ -109,9 +109,22 @@ pub(crate) struct CheckStepArgs {
     pub(crate) file: PathBuf,
 
     /// Largest relative difference accepted.
-    #[arg(long, value_name = "X", default_value_t = 1e-9)]
+    #[arg(long, value_name = "X", default_value_t = 1e-9, value_parser = tolerance)]
     pub(crate) tolerance: f64,
 }
+
+/// With NaN for a tolerance every difference would pass.
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.0..f64::INFINITY).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0, such as 1e-9".to_owned()),
+    }
+}
+
+/// Flags that ask for what cannot be: exit status 2.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Usage(pub(crate) ddas_search::Error);
 
 fn settings_help() -> String {
     let mut help = String::from("Keys of --set:\n");

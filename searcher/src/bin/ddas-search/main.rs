@@ -5,11 +5,12 @@ mod check;
 mod progress;
 mod run;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Command, Usage};
 
 fn main() -> ExitCode {
     // Wrong usage ends here with status 2.
@@ -23,8 +24,37 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ddas-search: {error:#}");
-            ExitCode::FAILURE
+            // A closed standard error is no reason to panic.
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
+    }
+}
+
+/// The chain of causes; one that the message before it already ends with is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let root = anyhow::anyhow!("no space").context("cannot write: no space");
+        assert_eq!(one_line(&root), "cannot write: no space");
+        assert_eq!(
+            one_line(&root.context("p.json")),
+            "p.json: cannot write: no space"
+        );
     }
 }

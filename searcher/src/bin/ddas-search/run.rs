@@ -11,7 +11,7 @@ use ddas_search::{
     RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
 };
 
-use crate::args::{ReportArgs, ResumeArgs, RunArgs};
+use crate::args::{ReportArgs, ResumeArgs, RunArgs, Usage};
 use crate::progress::{Estimate, Progress};
 
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
@@ -76,7 +76,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
 fn resolve(args: &RunArgs) -> Result<Config> {
     let mut config = Config::preset(&args.preset)?;
     for assignment in &args.set {
-        config.set(assignment)?;
+        config.set(assignment).map_err(Usage)?;
     }
     if let Some(space) = &args.search_space {
         config.search_space = space.clone();
@@ -87,7 +87,7 @@ fn resolve(args: &RunArgs) -> Result<Config> {
     if let Some(seed) = args.seed {
         config.seed = seed;
     }
-    config.validate()?;
+    config.validate().map_err(Usage)?;
     config.resolve_search_space()?;
     Ok(config)
 }
