@@ -427,10 +427,9 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, place: u64) -> Checked<()> {
-        let id = *self
-            .memo
-            .get(&place)
-            .ok_or_else(|| format!("no object was put at place {place}"))?;
+        let id = *self.memo.get(&place).ok_or_else(|| {
+            format!("object {place} was never stored: this is no pickle, or a damaged one")
+        })?;
         self.stack.push(id);
         Ok(())
     }
