@@ -436,10 +436,14 @@ fn nothing_but_a_dataset_is_ever_replaced() {
             .to_string()
             .contains("not a folder")
     );
-    assert!(matches!(
-        DatasetWriter::create(&folder.path().join("no/such/d.lmdb"), true),
-        Err(Error::Io { .. })
-    ));
+    let message = DatasetWriter::create(&folder.path().join("no/such/d.lmdb"), true)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("no/such/d.lmdb") && message.contains("does not exist"),
+        "{message}"
+    );
     assert_eq!(std::fs::read_to_string(file).unwrap(), "years of work");
     // An empty folder may be filled.
     let empty = folder.path().join("empty");
