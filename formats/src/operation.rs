@@ -8,21 +8,42 @@ use serde::{Deserialize, Serialize};
 use crate::operation_json::OperationFields;
 use crate::{Error, Result};
 
-/// What is done to the pixels, without its arguments.
-///
-/// Names are those of the AutoAugment family of papers.
-///
-/// ```
-/// use ddas_formats::OperationKind;
-///
-/// assert_eq!("ShearX".parse::<OperationKind>()?, OperationKind::ShearX);
-/// assert_eq!(OperationKind::FlipLR.to_string(), "FlipLR");
-/// # Ok::<(), ddas_formats::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs)] // each is described at the variant of `Operation` of the same name
-pub enum OperationKind {
+/// Writes the list of kinds once: the enum, all of its values, and their names.
+macro_rules! operation_kinds {
+    ($(#[$attribute:meta])* $($kind:ident),+ $(,)?) => {
+        $(#[$attribute])*
+        pub enum OperationKind { $($kind),+ }
+
+        impl OperationKind {
+            /// Every kind.
+            pub const ALL: [OperationKind; [$(stringify!($kind)),+].len()] =
+                [$(OperationKind::$kind),+];
+
+            /// The name in policy files, in Python and on plots.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(OperationKind::$kind => stringify!($kind)),+
+                }
+            }
+        }
+    };
+}
+
+operation_kinds! {
+    /// What is done to the pixels, without its arguments.
+    ///
+    /// Names are those of the AutoAugment family of papers.
+    ///
+    /// ```
+    /// use ddas_formats::OperationKind;
+    ///
+    /// assert_eq!("ShearX".parse::<OperationKind>()?, OperationKind::ShearX);
+    /// assert_eq!(OperationKind::FlipLR.to_string(), "FlipLR");
+    /// # Ok::<(), ddas_formats::Error>(())
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    #[allow(missing_docs)] // each is described at the variant of `Operation` of the same name
     Identity,
     FlipLR,
     FlipUD,
@@ -45,65 +66,6 @@ pub enum OperationKind {
     Brightness,
     Sharpness,
     Cutout,
-}
-
-impl OperationKind {
-    /// Every kind.
-    pub const ALL: [OperationKind; 22] = {
-        use OperationKind::*;
-        [
-            Identity,
-            FlipLR,
-            FlipUD,
-            AutoContrast,
-            Equalize,
-            Invert,
-            Blur,
-            Smooth,
-            Rotate,
-            Rotate90,
-            Posterize,
-            ShearX,
-            ShearY,
-            TranslateX,
-            TranslateY,
-            Solarize,
-            SolarizeAdd,
-            Color,
-            Contrast,
-            Brightness,
-            Sharpness,
-            Cutout,
-        ]
-    };
-
-    /// The name in policy files, in Python and on plots.
-    pub fn name(self) -> &'static str {
-        match self {
-            OperationKind::Identity => "Identity",
-            OperationKind::FlipLR => "FlipLR",
-            OperationKind::FlipUD => "FlipUD",
-            OperationKind::AutoContrast => "AutoContrast",
-            OperationKind::Equalize => "Equalize",
-            OperationKind::Invert => "Invert",
-            OperationKind::Blur => "Blur",
-            OperationKind::Smooth => "Smooth",
-            OperationKind::Rotate => "Rotate",
-            OperationKind::Rotate90 => "Rotate90",
-            OperationKind::Posterize => "Posterize",
-            OperationKind::ShearX => "ShearX",
-            OperationKind::ShearY => "ShearY",
-            OperationKind::TranslateX => "TranslateX",
-            OperationKind::TranslateY => "TranslateY",
-            OperationKind::Solarize => "Solarize",
-            OperationKind::SolarizeAdd => "SolarizeAdd",
-            OperationKind::Color => "Color",
-            OperationKind::Contrast => "Contrast",
-            OperationKind::Brightness => "Brightness",
-            OperationKind::Sharpness => "Sharpness",
-            OperationKind::Cutout => "Cutout",
-        }
-    }
 }
 
 impl fmt::Display for OperationKind {
