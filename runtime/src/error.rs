@@ -141,6 +141,15 @@ pub enum Error {
         recipe: String,
     },
 
+    /// MixUp or CutMix cannot be carried out as asked for.
+    #[error("mix: {field}: {reason}")]
+    Mix {
+        /// The field concerned, as recipes write it.
+        field: &'static str,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+
     /// A recipe that does not resize met a sample of another size.
     #[error(
         "recipe `{recipe}` takes images of {expected}x{expected} pixels, this one has {}x{}: \

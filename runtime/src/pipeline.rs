@@ -9,6 +9,7 @@ use crate::augmenter::Augmenter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::mix::Mix;
 use crate::output::{Hole, Layout, Normalization, OutputFormat, View, Writer};
 use crate::recipe::{Recipe, Step, random_resized_crop};
 use crate::resize::{Rect, Resizer};
@@ -44,6 +45,7 @@ pub struct Pipeline {
     seed: u64,
     output: OutputFormat,
     writer: Writer,
+    mix: Option<Mix>,
 }
 
 /// The memory one thread works in; nothing is allocated once it has grown to
@@ -135,7 +137,27 @@ impl Pipeline {
             seed,
             output,
             writer,
+            mix: None,
         })
+    }
+
+    /// The same pipeline for batches that are mixed by `mix`, whatever the recipe says. Mixing is up to whoever puts
+    /// samples together to batches: [`Mix::draw`] and [`Blend::apply`](crate::Blend::apply) on finished neighbours.
+    ///
+    /// # Errors
+    /// As [`Mix::check`].
+    pub fn mixing(self, mix: Mix) -> Result<Self> {
+        mix.check()?;
+        Ok(Self {
+            mix: Some(mix),
+            ..self
+        })
+    }
+
+    /// How batches are to be mixed, if they are.
+    #[must_use]
+    pub fn mix(&self) -> Option<&Mix> {
+        self.mix.as_ref()
     }
 
     /// Sizes of a delivered sample's axes, in the order of the layout.

@@ -59,6 +59,8 @@ pub enum Stream {
     Order,
     /// Draws of the policy search.
     Search,
+    /// Mixing the samples of a batch.
+    Mix,
 }
 
 impl Stream {
@@ -69,6 +71,7 @@ impl Stream {
             Stream::Crop => 1,
             Stream::Order => 2,
             Stream::Search => 3,
+            Stream::Mix => 4,
         }
     }
 }
