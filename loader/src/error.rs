@@ -76,6 +76,24 @@ pub enum Error {
         /// How many the batch has.
         expected: usize,
     },
+    /// The slots of an embedded loader do not fit into memory.
+    #[error(
+        "the loader needs {needed} bytes (slots = {slots}), but only {available} bytes are free ({limit}): take fewer \
+         slots or a smaller batch, or give the process more memory"
+    )]
+    NoMemory {
+        /// Bytes the slots need.
+        needed: u64,
+        /// Slots.
+        slots: usize,
+        /// Bytes that may still be used.
+        available: u64,
+        /// The limit that decides, in words.
+        limit: String,
+    },
+    /// An embedded loader cannot be used here.
+    #[error(transparent)]
+    Embedded(#[from] crate::embedded::EmbeddedError),
     /// The operating system refused something.
     #[error("{action}: {source}")]
     Io {

@@ -6,12 +6,14 @@
 //!
 //! - [`ring`] is the hand-over between processes; a trainer needs nothing else (build with
 //!   `default-features = false`).
+//! - [`Placement`] finds the rank of this process, from arguments or what a launcher left in the environment.
 // A consumer's build has none of what is told here.
 #![cfg_attr(
-    feature = "daemon",
+    feature = "engine",
     doc = r"
 - [`EpochOrder`] and [`RunPlan`] say which samples make up which batch: pure functions of the seed.
 - [`Engine`] fills batches on worker threads, into a ring or into memory of this process.
+- [`EmbeddedLoader`] is the same stream inside the trainer's own process, without a daemon.
 - [`Daemon`] puts these together, as `ddas-loader serve` does.
 
 ```
@@ -31,39 +33,45 @@ assert_eq!(first, EpochOrder::new(7, 10, 60_000).at(3 * 128));
 
 pub mod ring;
 
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 mod check;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 #[allow(unsafe_code, reason = "promises of slots to the workers")]
 mod daemon;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
+mod embedded;
+#[cfg(feature = "engine")]
 mod engine;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 mod error;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 mod order;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 mod plan;
 #[cfg(feature = "daemon")]
 mod preview;
-#[cfg(feature = "daemon")]
+mod rank_environment;
+#[cfg(feature = "engine")]
 mod stream;
 
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 pub use check::{Verdict, check_image, verify};
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 pub use daemon::{Daemon, DaemonOptions};
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
+pub use embedded::{EmbeddedBatch, EmbeddedError, EmbeddedLoader, EmbeddedOptions};
+#[cfg(feature = "engine")]
 pub use engine::{
     BatchSink, BatchSlot, Engine, EpochReport, Limit, MemorySink, MemorySlot, Progress, StageTotals,
 };
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 pub use error::{Error, Result, one_line};
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 pub use order::EpochOrder;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "engine")]
 pub use plan::{BatchPart, LastBatch, PlanError, PlanOptions, Position, RunPlan, check_world_size};
 #[cfg(feature = "daemon")]
 pub use preview::{PreviewOptions, Sheet};
-#[cfg(feature = "daemon")]
+pub use rank_environment::{Placement, RankError};
+#[cfg(feature = "engine")]
 pub use stream::{Stream, StreamOptions};

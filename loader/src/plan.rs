@@ -98,6 +98,17 @@ pub enum PlanError {
         /// Every world size that divides the batch.
         legal: Vec<u32>,
     },
+    /// The stream has no such rank.
+    #[error("there is no rank {rank}: the world size is {world_size}, so ranks are 0 to {}", .world_size - 1)]
+    Rank {
+        /// The rank asked for.
+        rank: u32,
+        /// Number of ranks.
+        world_size: u32,
+    },
+    /// One slot would make workers and trainer take turns.
+    #[error("slots must be at least 2: one is read while another is filled")]
+    TooFewSlots,
     /// Leaving the short batch out leaves nothing.
     #[error(
         "the dataset has {samples} samples, fewer than one batch of {batch_size}, and the short last batch is to be \
@@ -230,6 +241,15 @@ impl RunPlan {
                 batch_size,
             });
         }
+        RunPlan { options, steps }.starting_at(start)
+    }
+
+    /// The same plan, entered at `start`.
+    ///
+    /// # Errors
+    /// [`PlanError::Start`] when there is no such place.
+    pub fn starting_at(mut self, start: Position) -> Result<RunPlan, PlanError> {
+        let (epochs, steps) = (self.options.epochs, self.steps);
         if start.epoch >= epochs || start.step >= steps {
             return Err(PlanError::Start {
                 start,
@@ -237,7 +257,8 @@ impl RunPlan {
                 steps,
             });
         }
-        Ok(RunPlan { options, steps })
+        self.options.start = start;
+        Ok(self)
     }
 
     /// What the plan was made of.

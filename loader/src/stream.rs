@@ -53,8 +53,16 @@ impl Stream {
     /// # Errors
     /// The first part that is missing, damaged or does not fit, by name.
     pub fn open(options: StreamOptions) -> Result<Stream> {
-        let recipe = Recipe::named(&options.recipe)?;
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
+        Stream::with_policy(options, policy)
+    }
+
+    /// As [`Stream::open`], with a policy that has been read already: `options.policy` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Stream::open`].
+    pub fn with_policy(options: StreamOptions, policy: Option<Policy>) -> Result<Stream> {
+        let recipe = Recipe::named(&options.recipe)?;
         let dataset = Dataset::open(&options.dataset)?;
         let plan = RunPlan::new(PlanOptions {
             samples: dataset.len(),

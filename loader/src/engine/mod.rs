@@ -17,6 +17,7 @@ mod slot;
 mod stats;
 mod worker;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,7 @@ pub use stats::{EpochReport, Limit, Progress, StageTotals};
 
 use crate::check::panic_message;
 use crate::error::{Error, Result};
-use crate::plan::RunPlan;
+use crate::plan::{Position, RunPlan};
 use job::Job;
 use queue::{JobQueue, Lane};
 use stats::Statistics;
@@ -75,7 +76,10 @@ pub struct Engine {
     pipeline: Pipeline,
     plan: RunPlan,
     threads: usize,
+    /// The ranks whose batches are made here.
+    ranks: Range<u32>,
     statistics: Statistics,
+    abandoned: AtomicBool,
 }
 
 impl Engine {
@@ -83,17 +87,48 @@ impl Engine {
     pub fn new(dataset: Dataset, pipeline: Pipeline, plan: RunPlan, threads: usize) -> Engine {
         let threads = threads.max(1);
         Engine {
+            ranks: 0..plan.options().world_size,
             dataset,
             pipeline,
             plan,
             threads,
             statistics: Statistics::new(threads),
+            abandoned: AtomicBool::new(false),
         }
+    }
+
+    /// Makes the batches of `rank` alone: [`Engine::run`] then takes one sink.
+    ///
+    /// # Panics
+    /// When the plan has no such rank.
+    #[must_use]
+    pub fn for_rank(mut self, rank: u32) -> Engine {
+        let ranks = self.plan.options().world_size;
+        assert!(rank < ranks, "rank {rank} of {ranks}");
+        self.ranks = rank..rank + 1;
+        self
+    }
+
+    /// Moves the start of the next run, whose figures begin anew.
+    ///
+    /// # Errors
+    /// [`PlanError::Start`](crate::PlanError::Start) when the plan has no such place.
+    pub fn restart_at(&mut self, start: Position) -> Result<()> {
+        self.plan = self.plan.clone().starting_at(start)?;
+        self.statistics = Statistics::new(self.threads);
+        self.abandoned = AtomicBool::new(false);
+        Ok(())
+    }
+
+    /// Ends a run under way at once, from any thread: batches under way are given up, each worker ends with the
+    /// samples it has in hand.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// How far the run is; callable from any thread.
     pub fn progress(&self) -> Progress {
-        self.statistics.progress(self.plan.options().world_size)
+        self.statistics.progress(self.ranks.len() as u32)
     }
 
     /// The plan it follows.
@@ -106,7 +141,8 @@ impl Engine {
         self.threads
     }
 
-    /// Fills and publishes every batch of the plan, one sink a rank, and returns when all are published.
+    /// Fills and publishes every batch of the plan, one sink a rank, and returns when all are published, or when
+    /// the run was [abandoned](Engine::abandon).
     ///
     /// When `stop` is raised no new batch is begun; those under way are finished and published. `on_epoch` is called
     /// on a worker thread at the end of every epoch.
@@ -115,18 +151,14 @@ impl Engine {
     /// The first error of any worker or sink, after all threads have ended. [`Error::Sample`] names the sample.
     ///
     /// # Panics
-    /// When the number of sinks is not the plan's world size.
+    /// When the number of sinks is not that of the ranks: the plan's world size, or one after [`Engine::for_rank`].
     pub fn run<K: BatchSink>(
         &self,
         sinks: Vec<K>,
         stop: &AtomicBool,
         on_epoch: &(dyn Fn(&EpochReport) + Sync),
     ) -> Result<Progress> {
-        assert_eq!(
-            sinks.len(),
-            self.plan.options().world_size as usize,
-            "one sink for each rank"
-        );
+        assert_eq!(sinks.len(), self.ranks.len(), "one sink for each rank");
         let run = Run::<K::Slot> {
             engine: self,
             queue: JobQueue::new(sinks.len()),
@@ -136,10 +168,10 @@ impl Engine {
             failure: Mutex::new(None),
         };
         thread::scope(|scope| {
-            for (rank, sink) in sinks.into_iter().enumerate() {
+            for (rank, sink) in self.ranks.clone().zip(sinks) {
                 let run = &run;
                 spawn(scope, format!("feeder {rank}"), run, move || {
-                    let outcome = run.feed(rank as u32, sink, stop);
+                    let outcome = run.feed(rank, sink, stop);
                     run.queue.feeder_left();
                     outcome
                 });
@@ -212,7 +244,11 @@ impl<S: BatchSlot> Run<'_, S> {
     }
 
     fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.failed.load(Ordering::Acquire) || self.engine.abandoned.load(Ordering::Acquire)
+    }
+
+    fn lane(&self, rank: u32) -> &Lane<S> {
+        &self.lanes[(rank - self.engine.ranks.start) as usize]
     }
 
     /// Acquires a slot for every batch of `rank`.
@@ -223,7 +259,7 @@ impl<S: BatchSlot> Run<'_, S> {
         stop: &AtomicBool,
     ) -> Result<()> {
         let plan = &self.engine.plan;
-        let lane = &self.lanes[rank as usize];
+        let lane = self.lane(rank);
         let mut order = plan.order(plan.options().start.epoch);
         let mut order_epoch = plan.options().start.epoch;
         for part in plan.batches(rank) {
@@ -238,7 +274,7 @@ impl<S: BatchSlot> Run<'_, S> {
                 if let Some(slot) = sink.acquire(stop, HEARTBEAT)? {
                     break slot;
                 }
-                if rank == 0 && !sink.attended() {
+                if rank == self.engine.ranks.start && !sink.attended() {
                     self.engine
                         .statistics
                         .unattended(part.epoch, began.elapsed());
@@ -263,7 +299,7 @@ impl<S: BatchSlot> Run<'_, S> {
 
     /// Publishes what is complete at the front of the rank's lane.
     fn publish_complete(&self, rank: u32) -> Result<()> {
-        self.lanes[rank as usize].publish_complete(|job, slot| {
+        self.lane(rank).publish_complete(|job, slot| {
             let part = job.part();
             let snapshot = self
                 .engine
@@ -273,6 +309,7 @@ impl<S: BatchSlot> Run<'_, S> {
             slot.publish(part, snapshot)?;
             let report = self.engine.statistics.published(
                 &self.engine.plan,
+                self.engine.ranks.len() as u64,
                 part.epoch,
                 part.step,
                 part.samples,

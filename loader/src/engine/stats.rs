@@ -308,17 +308,18 @@ impl Statistics {
         self.with(|state| state.open.entry(epoch).or_default().unattended += time);
     }
 
-    /// Counts a published batch of `samples`; the epoch's report when it was the epoch's last.
+    /// Counts a published batch of `samples`, one of those of `ranks` ranks; the epoch's report when it was the epoch's last.
     pub(super) fn published(
         &self,
         plan: &RunPlan,
+        ranks: u64,
         epoch: u32,
         step: u64,
         samples: usize,
     ) -> Option<EpochReport> {
         let start = plan.options().start;
         let steps = plan.steps_per_epoch() - if epoch == start.epoch { start.step } else { 0 };
-        let expected = steps * u64::from(plan.options().world_size);
+        let expected = steps * ranks;
         self.with(|state| {
             state.newest = state.newest.max(Some((epoch, step)));
             let totals = state.open.entry(epoch).or_default();
@@ -335,11 +336,11 @@ impl Statistics {
         })
     }
 
-    pub(super) fn progress(&self, world_size: u32) -> Progress {
+    pub(super) fn progress(&self, ranks: u32) -> Progress {
         self.with(|state| {
             let mut totals = state.closed.clone();
             state.open.values().for_each(|open| totals.add(open));
-            let steps = totals.batches / u64::from(world_size);
+            let steps = totals.batches / u64::from(ranks);
             Progress {
                 epoch: state.newest.map(|newest| newest.0),
                 step: state.newest.map(|newest| newest.1),

@@ -6,14 +6,14 @@ use std::path::Path;
 
 /// Bytes still free and the limit that decides, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
-    pub(super) available: u64,
-    pub(super) limit: String,
+pub(crate) struct Budget {
+    pub(crate) available: u64,
+    pub(crate) limit: String,
 }
 
 /// The tightest of system memory and the control groups of this process;
 /// `None` when the system tells neither.
-pub(super) fn budget() -> Option<Budget> {
+pub(crate) fn budget() -> Option<Budget> {
     let read = |path: &str| fs::read_to_string(path).ok();
     let system = read("/proc/meminfo").and_then(|text| system_budget(&text));
     let groups = read("/proc/self/cgroup")

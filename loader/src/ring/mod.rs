@@ -17,7 +17,7 @@
 //! but a socket and a lock file has a name, so nothing is left in `/dev/shm`
 //! after any crash. `docs/shared-memory.md` specifies the bytes.
 
-mod budget;
+pub(crate) mod budget;
 #[allow(unsafe_code, reason = "shared memory")]
 mod consumer;
 mod control;
