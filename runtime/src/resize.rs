@@ -12,6 +12,10 @@ use crate::cpu::for_each_cpu;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "vector loads and stores go through pointers")]
+mod vnni;
+
 /// The filter that weighs input pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResizeFilter {
@@ -201,6 +205,8 @@ struct Axis {
     spans: Vec<Span>,
     weights: Vec<i32>,
     exact: Vec<f64>,
+    #[cfg(target_arch = "x86_64")]
+    digits: vnni::Digits,
 }
 
 /// What one output position reads: input positions from `first` on, weighed
@@ -248,6 +254,12 @@ impl Axis {
                 weights: start..self.weights.len(),
             });
         }
+        #[cfg(target_arch = "x86_64")]
+        if vnni::available() {
+            let mut digits = std::mem::take(&mut self.digits);
+            digits.prepare(self);
+            self.digits = digits;
+        }
     }
 
     /// Where each output position begins to read, with its weights.
@@ -275,6 +287,48 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
+/// Resizes along the rows. What `axis` was made for is the source's width.
+fn horizontal(
+    source: &View<'_>,
+    axis: &mut Axis,
+    columns: &mut Vec<[u8; COLUMN]>,
+    target: &mut Image,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if vnni::available() {
+        let mut digits = std::mem::take(&mut axis.digits);
+        let gathered = digits.prepare_gathers(axis, source.width);
+        if gathered {
+            target.reshape(axis.spans.len() as u32, source.height);
+            // SAFETY: the one condition, that the machine can, has been checked.
+            #[allow(unsafe_code)]
+            unsafe {
+                vnni::horizontal(source, &digits, target);
+            }
+        }
+        axis.digits = digits;
+        if gathered {
+            return;
+        }
+    }
+    horizontal_by_columns(source, axis, columns, target);
+}
+
+/// Resizes along the columns.
+fn vertical(source: &View<'_>, axis: &Axis, target: &mut Image) {
+    #[cfg(target_arch = "x86_64")]
+    if vnni::available() {
+        target.reshape(source.width, axis.spans.len() as u32);
+        // SAFETY: the one condition, that the machine can, has been checked.
+        #[allow(unsafe_code)]
+        unsafe {
+            vnni::vertical(source, axis, &axis.digits, target);
+        }
+        return;
+    }
+    vertical_by_blocks(source, axis, target);
+}
+
 /// Rows resized together along the rows.
 const ROWS: usize = 16;
 /// Their bytes in one column.
@@ -283,7 +337,7 @@ const COLUMN: usize = ROWS * 3;
 for_each_cpu! {
     /// Resizes along the rows: weighed sums of columns, of [`ROWS`] rows at a
     /// time, brought together in `columns` first.
-    fn horizontal(
+    fn horizontal_by_columns(
         source: &View<'_>,
         axis: &Axis,
         columns: &mut Vec<[u8; COLUMN]>,
@@ -319,7 +373,7 @@ for_each_cpu! {
 
 for_each_cpu! {
     /// Resizes along the columns: weighed sums of rows, a few bytes at a time.
-    fn vertical(source: &View<'_>, axis: &Axis, target: &mut Image) {
+    fn vertical_by_blocks(source: &View<'_>, axis: &Axis, target: &mut Image) {
         const BLOCK: usize = 32;
         target.reshape(source.width, axis.spans.len() as u32);
         let stride = target.stride();
@@ -422,6 +476,30 @@ mod tests {
                     // What `add_product` relies on.
                     let magnitude: i64 = weights.iter().map(|w| i64::from(w.abs())).sum();
                     assert!(magnitude * 255 + i64::from(HALF) < i64::from(i32::MAX));
+                }
+            }
+        }
+    }
+
+    /// What the vector code of this machine does, against the plain loops; from
+    /// one column to more than a vector reaches over.
+    #[test]
+    fn every_way_gives_the_same_bytes() {
+        let mut axis = Axis::default();
+        let (mut plain, mut fast) = (Image::default(), Image::default());
+        for (width, height) in [(1, 1), (2, 9), (23, 5), (97, 40), (300, 7), (41, 301)] {
+            let image = Image::from_rgb(width, height, Kind::Random.pixels(width, height)).unwrap();
+            let view = View::new(&image, rect(0, 0, width, height)).unwrap();
+            for count in [1, 2, 4, 5, 6, 11, 32, 57] {
+                for filter in [ResizeFilter::Bilinear, ResizeFilter::Bicubic] {
+                    axis.prepare(width, count, filter);
+                    horizontal_by_columns(&view, &axis, &mut Vec::new(), &mut plain);
+                    horizontal(&view, &mut axis, &mut Vec::new(), &mut fast);
+                    assert_eq!(plain, fast, "{width} columns to {count}");
+                    axis.prepare(height, count, filter);
+                    vertical_by_blocks(&view, &axis, &mut plain);
+                    vertical(&view, &axis, &mut fast);
+                    assert_eq!(plain, fast, "{height} rows to {count}");
                 }
             }
         }
