@@ -62,7 +62,8 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use embedded::{EmbeddedBatch, EmbeddedError, EmbeddedLoader, EmbeddedOptions};
 #[cfg(feature = "engine")]
 pub use engine::{
-    BatchSink, BatchSlot, Engine, EpochReport, Limit, MemorySink, MemorySlot, Progress, StageTotals,
+    BatchSink, BatchSlot, Engine, EpochReport, Limit, MemoryBatch, MemorySink, MemorySlot,
+    MixingRoom, Progress, StageTotals,
 };
 #[cfg(feature = "engine")]
 pub use error::{Error, Result, one_line};

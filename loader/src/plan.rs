@@ -109,6 +109,25 @@ pub enum PlanError {
     /// One slot would make workers and trainer take turns.
     #[error("slots must be at least 2: one is read while another is filled")]
     TooFewSlots,
+    /// Mixing puts the samples of a batch together two by two.
+    #[error(
+        "batch size {batch_size} with world size {world_size}: MixUp and CutMix mix the samples of a batch two by two, \
+         so each rank needs an even number of them; legal world sizes: {}",
+        if .legal.is_empty() { "none, take an even batch size".to_owned() } else { list(.legal) }
+    )]
+    OddParts {
+        /// The world size asked for.
+        world_size: u32,
+        /// Samples of a global batch.
+        batch_size: u32,
+        /// Every world size whose ranks get an even number.
+        legal: Vec<u32>,
+    },
+    /// A run that mixes was not planned for it.
+    #[error(
+        "batches are mixed, but the plan does not keep pairs together: make it with RunPlan::in_pairs"
+    )]
+    NotInPairs,
     /// Leaving the short batch out leaves nothing.
     #[error(
         "the dataset has {samples} samples, fewer than one batch of {batch_size}, and the short last batch is to be \
@@ -182,6 +201,7 @@ pub struct PlanOptions {
 pub struct RunPlan {
     options: PlanOptions,
     steps: u64,
+    pairs: bool,
 }
 
 /// The part of a global batch that goes to one rank.
@@ -241,7 +261,12 @@ impl RunPlan {
                 batch_size,
             });
         }
-        RunPlan { options, steps }.starting_at(start)
+        RunPlan {
+            options,
+            steps,
+            pairs: false,
+        }
+        .starting_at(start)
     }
 
     /// The same plan, entered at `start`.
@@ -294,6 +319,39 @@ impl RunPlan {
         EpochOrder::new(self.options.seed, epoch, self.options.samples)
     }
 
+    /// The same plan with samples 2k and 2k + 1 of every batch on one rank, as mixing needs it: the parts of a full
+    /// batch stay as they are, those of a short one are shared out pair by pair.
+    ///
+    /// # Errors
+    /// [`PlanError::OddParts`] with every legal world size when the ranks' parts of a full batch are odd.
+    pub fn in_pairs(self) -> Result<RunPlan, PlanError> {
+        let PlanOptions {
+            batch_size,
+            world_size,
+            ..
+        } = self.options;
+        if self.rank_batch_size().is_multiple_of(2) {
+            return Ok(RunPlan {
+                pairs: true,
+                ..self
+            });
+        }
+        Err(PlanError::OddParts {
+            world_size,
+            batch_size,
+            legal: if batch_size.is_multiple_of(2) {
+                divisors(batch_size / 2)
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Whether pairs are kept together ([`RunPlan::in_pairs`]).
+    pub fn is_in_pairs(&self) -> bool {
+        self.pairs
+    }
+
     /// The part of one step that goes to `rank`.
     pub fn part(&self, epoch: u32, step: u64, rank: u32) -> BatchPart {
         let batch_size = u64::from(self.options.batch_size);
@@ -301,7 +359,13 @@ impl RunPlan {
         let begin = step * batch_size;
         let present = batch_size.min(self.options.samples - begin);
         // A full batch divides evenly; a short one gives every rank the same number or one less.
-        let (from, to) = (present * rank_u64 / world, present * (rank_u64 + 1) / world);
+        let share = |things: u64| (things * rank_u64 / world, things * (rank_u64 + 1) / world);
+        let (from, to) = if self.pairs {
+            let (from, to) = share(present.div_ceil(2));
+            (2 * from, (2 * to).min(present))
+        } else {
+            share(present)
+        };
         BatchPart {
             epoch,
             step,
@@ -331,14 +395,18 @@ pub fn check_world_size(batch_size: u32, world_size: u32) -> Result<(), PlanErro
     if world_size != 0 && batch_size.is_multiple_of(world_size) {
         return Ok(());
     }
-    let legal = (1..=batch_size.min(4096))
-        .filter(|size| batch_size.is_multiple_of(*size))
-        .collect();
     Err(PlanError::WorldSize {
         world_size,
         batch_size,
-        legal,
+        legal: divisors(batch_size),
     })
+}
+
+/// The world sizes up to 4096 that divide `samples`.
+fn divisors(samples: u32) -> Vec<u32> {
+    (1..=samples.min(4096))
+        .filter(|size| samples.is_multiple_of(*size))
+        .collect()
 }
 
 #[cfg(test)]
@@ -382,6 +450,27 @@ mod tests {
             prop_assert_eq!(next, if drop { samples - samples % u64::from(per_rank * world) } else { samples });
         }
 
+        /// With pairs kept together: no gap, no overlap, every part begins at an even position, and no pair is split.
+        #[test]
+        fn pairs_stay_on_one_rank(samples in 1u64..500, pairs in 1u32..10, world in 1u32..9) {
+            let plan = RunPlan::new(options(samples, 2 * pairs * world, world)).unwrap().in_pairs().unwrap();
+            let plain = RunPlan::new(*plan.options()).unwrap();
+            let mut next = 0;
+            for step in 0..plan.steps_per_epoch() {
+                for rank in 0..world {
+                    let part = plan.part(0, step, rank);
+                    prop_assert_eq!(part.first, next);
+                    prop_assert!(part.samples <= plan.rank_batch_size());
+                    next += part.samples as u64;
+                    prop_assert!(next % 2 == 0 || next == samples);
+                    if (step + 1) * u64::from(2 * pairs * world) <= samples {
+                        prop_assert_eq!(part, plain.part(0, step, rank));
+                    }
+                }
+            }
+            prop_assert_eq!(next, samples);
+        }
+
         /// A run entered in the middle continues as the run from the beginning would.
         #[test]
         fn a_late_start_is_the_tail_of_the_run(samples in 1u64..200, batch in 1u32..30, epoch in 0u32..2, step in 0u64..200) {
@@ -394,6 +483,20 @@ mod tests {
             prop_assert_eq!(batches.len() as u64, tail.batches_per_rank());
             prop_assert_eq!(batches, whole.batches(0).skip(skipped as usize).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn odd_parts_cannot_be_mixed() {
+        let refused = |batch_size, world_size| {
+            let plan = RunPlan::new(options(100, batch_size, world_size)).unwrap();
+            plan.in_pairs().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(12, 4),
+            "batch size 12 with world size 4: MixUp and CutMix mix the samples of a batch two by two, so each rank \
+             needs an even number of them; legal world sizes: 1, 2, 3, 6"
+        );
+        assert!(refused(9, 3).ends_with("legal world sizes: none, take an even batch size"));
     }
 
     #[test]

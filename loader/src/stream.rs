@@ -80,6 +80,10 @@ impl Stream {
             options.seed,
             options.output,
         )?;
+        let plan = match pipeline.mix() {
+            Some(_) => plan.in_pairs()?,
+            None => plan,
+        };
         Ok(Stream {
             dataset,
             policy,

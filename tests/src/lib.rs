@@ -6,8 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use ddas_formats::{Dataset, DatasetWriter, Encoding, Packed, Policy, SearchSpace, Snapshot};
-use ddas_loader::{BatchPart, Engine, LastBatch, MemorySink, PlanOptions, Position, RunPlan};
-use ddas_runtime::{Dtype, Layout, OutputFormat, Pipeline, Recipe};
+use ddas_loader::{
+    BatchPart, Engine, LastBatch, MemoryBatch, MemorySink, PlanOptions, Position, RunPlan,
+};
+use ddas_runtime::{Dtype, Layout, Mix, OutputFormat, Pipeline, Recipe};
 use tempfile::TempDir;
 
 /// Bytes of a raw sample of [`noise_dataset`].
@@ -69,6 +71,8 @@ pub struct Run {
     pub threads: usize,
     /// Slots of each rank.
     pub slots: usize,
+    /// How batches are mixed.
+    pub mix: Option<Mix>,
 }
 
 impl Default for Run {
@@ -80,6 +84,7 @@ impl Default for Run {
             start: Position::default(),
             threads: 2,
             slots: 4,
+            mix: None,
         }
     }
 }
@@ -93,6 +98,21 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// Their numbers in the dataset.
     pub indices: Vec<u64>,
+    /// Labels of the partners; empty without mixing.
+    pub mixed_labels: Vec<i64>,
+    /// Shares of the own labels; empty without mixing.
+    pub weights: Vec<f32>,
+}
+
+impl Batch {
+    /// Puts the samples of `other` behind these.
+    pub fn extend(&mut self, other: &Batch) {
+        self.images.extend(&other.images);
+        self.labels.extend(&other.labels);
+        self.indices.extend(&other.indices);
+        self.mixed_labels.extend(&other.mixed_labels);
+        self.weights.extend(&other.weights);
+    }
 }
 
 /// Batches by epoch, step and rank.
@@ -109,12 +129,17 @@ impl Run {
             layout: Layout::Nchw,
         };
         let recipe = Recipe::named("cifar").expect("a named recipe");
-        Pipeline::new(recipe, Some(&policy()), self.epochs, SEED, output).expect("a pipeline")
+        let pipeline =
+            Pipeline::new(recipe, Some(&policy()), self.epochs, SEED, output).expect("a pipeline");
+        match self.mix {
+            Some(mix) => pipeline.mixing(mix).expect("a mixture"),
+            None => pipeline,
+        }
     }
 
     /// The plan of the run over `samples` samples.
     pub fn plan(&self, samples: u64) -> RunPlan {
-        RunPlan::new(PlanOptions {
+        let plan = RunPlan::new(PlanOptions {
             samples,
             batch_size: self.batch_size,
             world_size: self.world_size,
@@ -123,7 +148,11 @@ impl Run {
             start: self.start,
             seed: SEED,
         })
-        .expect("a plan")
+        .expect("a plan");
+        match self.mix {
+            Some(_) => plan.in_pairs().expect("even parts"),
+            None => plan,
+        }
     }
 
     /// The engine of the run over a dataset.
@@ -140,11 +169,13 @@ impl Run {
     pub fn batches(&self, dataset: &Path) -> ddas_loader::Result<Batches> {
         let engine = self.engine(dataset);
         let collected = Mutex::new(Batches::new());
-        let received = |part: &BatchPart, images: &[u8], labels: &[i64], indices: &[u64]| {
+        let received = |part: &BatchPart, made: MemoryBatch<'_>| {
             let batch = Batch {
-                images: images.to_vec(),
-                labels: labels.to_vec(),
-                indices: indices.to_vec(),
+                images: made.images.to_vec(),
+                labels: made.labels.to_vec(),
+                indices: made.indices.to_vec(),
+                mixed_labels: made.mixed_labels.to_vec(),
+                weights: made.weights.to_vec(),
             };
             let mut collected = collected.lock().expect("no panic while collecting");
             let earlier = collected.keys().filter(|key| key.2 == part.rank).max();

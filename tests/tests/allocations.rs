@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ddas_loader::{BatchPart, MemorySink};
+use ddas_loader::{BatchPart, MemoryBatch, MemorySink};
 use ddas_tests::{Run, noise_dataset};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -45,7 +45,7 @@ fn steady_state_allocates_a_few_times_a_batch_whatever_its_size() {
         };
         let engine = run.engine(&path);
         let counts = Mutex::new(Vec::with_capacity(100_000));
-        let received = |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
+        let received = |_: &BatchPart, _: MemoryBatch<'_>| {
             counts
                 .lock()
                 .unwrap()

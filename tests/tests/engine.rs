@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ddas_formats::Dataset;
 use ddas_loader::{
-    BatchPart, BatchSink, EpochOrder, EpochReport, Error, Limit, MemorySink, MemorySlot, Position,
+    BatchPart, BatchSink, EpochOrder, EpochReport, Error, Limit, MemoryBatch, MemorySink,
+    MemorySlot, Position,
 };
 use ddas_runtime::PipelineScratch;
 use ddas_tests::{Batch, Run, SEED, noise, noise_dataset};
@@ -98,10 +99,7 @@ fn the_ranks_together_are_the_single_process_run() {
         for ((epoch, step, _), whole) in &reference {
             let mut union = Batch::default();
             for rank in 0..world_size {
-                let part = &batches[&(*epoch, *step, rank)];
-                union.images.extend(&part.images);
-                union.labels.extend(&part.labels);
-                union.indices.extend(&part.indices);
+                union.extend(&batches[&(*epoch, *step, rank)]);
             }
             assert!(
                 &union == whole,
@@ -151,9 +149,8 @@ fn a_panic_in_a_callers_function_is_an_error_of_the_run() {
     let (_folder, path) = noise_dataset(60);
     let run = Run::default();
     let engine = run.engine(&path);
-    let received = |part: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
-        assert!(part.step < 2, "enough is enough")
-    };
+    let received =
+        |part: &BatchPart, _: MemoryBatch<'_>| assert!(part.step < 2, "enough is enough");
     let sink = MemorySink::new(4, 12, run.pipeline().sample_bytes(), received);
     let error = engine
         .run(vec![sink], &AtomicBool::new(false), &|_| ())
@@ -169,7 +166,7 @@ struct SlowSink<F>(MemorySink<F>);
 
 impl<F> BatchSink for SlowSink<F>
 where
-    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+    F: Fn(&BatchPart, MemoryBatch<'_>) + Send + Sync,
 {
     type Slot = MemorySlot<F>;
 
@@ -196,7 +193,7 @@ fn a_slow_trainer_is_named_as_the_limit() {
         4,
         12,
         sample_bytes,
-        |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| (),
+        |_: &BatchPart, _: MemoryBatch<'_>| (),
     ));
     let reports = Mutex::new(Vec::new());
     let on_epoch = |report: &EpochReport| reports.lock().unwrap().push(report.clone());
@@ -240,7 +237,7 @@ fn a_stopped_run_ends_with_whole_batches_in_order() {
     let engine = run.engine(&path);
     let stop = AtomicBool::new(false);
     let places = Mutex::new(Vec::new());
-    let received = |part: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
+    let received = |part: &BatchPart, _: MemoryBatch<'_>| {
         let mut places = places.lock().unwrap();
         places.push(u64::from(part.epoch) * 5 + part.step);
         if places.len() == 8 {

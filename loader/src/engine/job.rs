@@ -19,6 +19,8 @@ pub(super) struct Job<S> {
     images: *mut u8,
     labels: *mut i64,
     indices: *mut u64,
+    /// Partners' labels and own weights, when batches are mixed.
+    mixing: Option<(*mut i64, *mut f32)>,
     sample_bytes: usize,
     claimed: AtomicUsize,
     finished: AtomicUsize,
@@ -42,9 +44,20 @@ pub(super) struct Place<'claim> {
     pub(super) image: &'claim mut [u8],
     pub(super) label: &'claim mut i64,
     pub(super) index: &'claim mut u64,
+    pub(super) mixing: Option<MixingPlace<'claim>>,
+}
+
+/// Where one sample's share in a mixture goes.
+pub(super) struct MixingPlace<'claim> {
+    /// The partner's label.
+    pub(super) label: &'claim mut i64,
+    /// The share of its own label.
+    pub(super) weight: &'claim mut f32,
 }
 
 impl<S: BatchSlot> Job<S> {
+    /// A job whose batch is mixed when `mixes`.
+    ///
     /// # Errors
     /// [`Error::SlotTooSmall`] when the batch does not fit.
     pub(super) fn new(
@@ -52,6 +65,7 @@ impl<S: BatchSlot> Job<S> {
         order: EpochOrder,
         mut slot: S,
         sample_bytes: usize,
+        mixes: bool,
     ) -> Result<Job<S>> {
         let too_small = |what, found, expected| Error::SlotTooSmall {
             rank: part.rank,
@@ -75,12 +89,25 @@ impl<S: BatchSlot> Job<S> {
             return Err(too_small("indices", indices.len(), part.samples));
         }
         let indices = indices.as_mut_ptr();
+        let mixing = if mixes {
+            let room = slot.mixing_mut();
+            let found = room
+                .as_ref()
+                .map_or(0, |room| room.labels.len().min(room.weights.len()));
+            if found < part.samples {
+                return Err(too_small("mixed labels and weights", found, part.samples));
+            }
+            room.map(|room| (room.labels.as_mut_ptr(), room.weights.as_mut_ptr()))
+        } else {
+            None
+        };
         Ok(Job {
             part,
             order,
             images,
             labels,
             indices,
+            mixing,
             sample_bytes,
             claimed: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
@@ -108,6 +135,31 @@ impl<S> Job<S> {
             job: self,
             range: start..end,
         })
+    }
+
+    /// Where the batch's sample `i` goes.
+    ///
+    /// # Safety
+    /// `i` must be of a claim that is not finished yet, and no other place of that sample may be alive.
+    unsafe fn place(&self, i: usize) -> Place<'_> {
+        // SAFETY: `i < samples`, which `Job::new` checked against the length of each region. Claims of a job are
+        // disjoint and the caller has one place of the sample, so nobody else reaches these elements. The slot is
+        // neither published nor dropped before: `take_slot` needs every claim to have been finished, which consumes
+        // it, and the job, borrowed here, owns the slot.
+        unsafe {
+            Place {
+                image: std::slice::from_raw_parts_mut(
+                    self.images.add(i * self.sample_bytes),
+                    self.sample_bytes,
+                ),
+                label: &mut *self.labels.add(i),
+                index: &mut *self.indices.add(i),
+                mixing: self.mixing.map(|(labels, weights)| MixingPlace {
+                    label: &mut *labels.add(i),
+                    weight: &mut *weights.add(i),
+                }),
+            }
+        }
     }
 
     /// Whether every sample is written.
@@ -148,21 +200,23 @@ impl<S> Claim<'_, S> {
             "sample {i} is not among the claimed {:?}",
             self.range
         );
-        let job = self.job;
-        // SAFETY: `i < samples`, which `Job::new` checked against the length of each region. Claims of a job are
-        // disjoint, and `&mut self` allows one place of a claim at a time, so nobody else reaches these elements.
-        // The slot is neither published nor dropped before: `take_slot` needs every claim to have been finished,
-        // which consumes it, and the job, borrowed here, owns the slot.
-        unsafe {
-            Place {
-                image: std::slice::from_raw_parts_mut(
-                    job.images.add(i * job.sample_bytes),
-                    job.sample_bytes,
-                ),
-                label: &mut *job.labels.add(i),
-                index: &mut *job.indices.add(i),
-            }
-        }
+        // SAFETY: `i` is of this claim, and `&mut self` allows one call of `place` or `pair` at a time.
+        unsafe { self.job.place(i) }
+    }
+
+    /// Where samples `i` and `i + 1` go.
+    ///
+    /// # Panics
+    /// When one of them is not of this claim.
+    pub(super) fn pair(&mut self, i: usize) -> [Place<'_>; 2] {
+        assert!(
+            self.range.start <= i && i + 1 < self.range.end,
+            "samples {i} and {} are not among the claimed {:?}",
+            i + 1,
+            self.range
+        );
+        // SAFETY: both are of this claim, they differ, and `&mut self` allows one call of `place` or `pair` at a time.
+        unsafe { [self.job.place(i), self.job.place(i + 1)] }
     }
 
     /// Gives the claim back with every sample written; whether the job is now complete.
@@ -176,17 +230,12 @@ impl<S> Claim<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::slot::{BatchSink, MemorySink};
+    use crate::engine::slot::{BatchSink, MemoryBatch, MemorySink};
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     fn job(samples: usize, room: usize) -> Result<Job<impl BatchSlot>> {
-        let mut sink = MemorySink::new(
-            1,
-            room,
-            3,
-            |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| (),
-        );
+        let mut sink = MemorySink::new(1, room, 3, |_: &BatchPart, _: MemoryBatch<'_>| ());
         let slot = sink
             .acquire(&AtomicBool::new(false), Duration::ZERO)?
             .expect("a free slot");
@@ -199,7 +248,7 @@ mod tests {
             last_of_epoch: true,
             last_of_run: true,
         };
-        Job::new(part, EpochOrder::new(0, 0, 100), slot, 3)
+        Job::new(part, EpochOrder::new(0, 0, 100), slot, 3, true)
     }
 
     #[test]
@@ -212,6 +261,10 @@ mod tests {
         );
         assert!(job.is_claimed());
         claims[1].place(4).image.fill(7);
+        let [first, second] = claims[1].pair(6);
+        first.image.fill(8);
+        second.image.fill(9);
+        *second.mixing.unwrap().weight = 0.25;
         let last = claims.pop().unwrap();
         for claim in claims {
             assert!(!claim.finish());
@@ -220,6 +273,8 @@ mod tests {
         assert!(last.finish());
         let mut slot = job.take_slot().unwrap();
         assert_eq!(slot.images_mut()[11..16], [0, 7, 7, 7, 0]);
+        assert_eq!(slot.images_mut()[17..25], [0, 8, 8, 8, 9, 9, 9, 0]);
+        assert_eq!(slot.mixing_mut().unwrap().weights[6..9], [0.0, 0.25, 0.0]);
         assert!(job.take_slot().is_none());
     }
 
@@ -229,6 +284,14 @@ mod tests {
         let job = job(10, 16).unwrap();
         let mut claim = job.claim(4).unwrap();
         claim.place(4);
+    }
+
+    #[test]
+    #[should_panic(expected = "samples 3 and 4 are not among the claimed 0..4")]
+    fn a_pair_does_not_reach_beyond_its_claim() {
+        let job = job(10, 16).unwrap();
+        let mut claim = job.claim(4).unwrap();
+        claim.pair(3);
     }
 
     #[test]

@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 use ddas_formats::Dataset;
 use ddas_runtime::Pipeline;
 
-pub use slot::{BatchSink, BatchSlot, MemorySink, MemorySlot};
+pub use slot::{BatchSink, BatchSlot, MemoryBatch, MemorySink, MemorySlot, MixingRoom};
 pub use stats::{EpochReport, Limit, Progress, StageTotals};
 
 use crate::check::panic_message;
 use crate::error::{Error, Result};
-use crate::plan::{Position, RunPlan};
+use crate::plan::{PlanError, Position, RunPlan};
 use job::Job;
 use queue::{JobQueue, Lane};
 use stats::Statistics;
@@ -45,7 +45,7 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// ```
 /// use std::sync::atomic::AtomicBool;
 /// use ddas_formats::{Dataset, DatasetWriter, Encoding, Packed};
-/// use ddas_loader::{Engine, LastBatch, MemorySink, PlanOptions, Position, RunPlan};
+/// use ddas_loader::{Engine, LastBatch, MemoryBatch, MemorySink, PlanOptions, Position, RunPlan};
 /// use ddas_runtime::{Dtype, Layout, OutputFormat, Pipeline, Recipe};
 ///
 /// # let folder = tempfile::tempdir()?;
@@ -63,8 +63,8 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// let plan = RunPlan::new(PlanOptions {
 ///     samples: dataset.len(), batch_size: 4, world_size: 1, epochs: 2, last: LastBatch::Pad, start: Position::default(), seed: 0,
 /// })?;
-/// let sink = MemorySink::new(2, 4, pipeline.sample_bytes(), |part: &_, _: &[u8], labels: &[i64], _: &[u64]| {
-///     println!("{part:?} has labels {labels:?}");
+/// let sink = MemorySink::new(2, 4, pipeline.sample_bytes(), |part: &_, batch: MemoryBatch<'_>| {
+///     println!("{part:?} has labels {:?}", batch.labels);
 /// });
 /// let engine = Engine::new(dataset, pipeline, plan, 2);
 /// let progress = engine.run(vec![sink], &AtomicBool::new(false), &|report| println!("{report}"))?;
@@ -149,6 +149,7 @@ impl Engine {
     ///
     /// # Errors
     /// The first error of any worker or sink, after all threads have ended. [`Error::Sample`] names the sample.
+    /// [`PlanError::NotInPairs`] when the pipeline mixes batches and the plan was not made for it.
     ///
     /// # Panics
     /// When the number of sinks is not that of the ranks: the plan's world size, or one after [`Engine::for_rank`].
@@ -159,6 +160,9 @@ impl Engine {
         on_epoch: &(dyn Fn(&EpochReport) + Sync),
     ) -> Result<Progress> {
         assert_eq!(sinks.len(), self.ranks.len(), "one sink for each rank");
+        if self.pipeline.mix().is_some() && !self.plan.is_in_pairs() {
+            return Err(PlanError::NotInPairs.into());
+        }
         let run = Run::<K::Slot> {
             engine: self,
             queue: JobQueue::new(sinks.len()),
@@ -285,6 +289,7 @@ impl<S: BatchSlot> Run<'_, S> {
                 order,
                 slot,
                 self.engine.pipeline.sample_bytes(),
+                self.engine.pipeline.mix().is_some(),
             )?);
             lane.push(Arc::clone(&job));
             if part.samples == 0 {

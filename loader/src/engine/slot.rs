@@ -27,7 +27,7 @@ pub trait BatchSink: Send {
 /// A place for one batch; dropping it unpublished gives it up.
 ///
 /// # Safety
-/// The three regions must not overlap. They must stay where they are, readable and writable by any thread, and be
+/// The regions must not overlap. They must stay where they are, readable and writable by any thread, and be
 /// touched by nobody else until the slot is published or dropped, even when the slot value itself is moved.
 pub unsafe trait BatchSlot: Send {
     /// Room for the images, one after the other, without gaps.
@@ -36,12 +36,39 @@ pub unsafe trait BatchSlot: Send {
     fn labels_mut(&mut self) -> &mut [i64];
     /// Room for the samples' numbers.
     fn indices_mut(&mut self) -> &mut [u64];
+    /// Room for what mixing adds; `None` where batches cannot be mixed. Asked for only when they are.
+    fn mixing_mut(&mut self) -> Option<MixingRoom<'_>> {
+        None
+    }
     /// Hands the finished batch over. `snapshot` is the number of the policy snapshot that augmented it; after a
     /// part that is the last of the run, none comes for this rank.
     ///
     /// # Errors
     /// When the batch cannot be handed over.
     fn publish(self, part: &BatchPart, snapshot: Option<u32>) -> Result<()>;
+}
+
+/// Room for what mixed batches have beside their labels.
+pub struct MixingRoom<'slot> {
+    /// The labels of the samples' partners.
+    pub labels: &'slot mut [i64],
+    /// The share of each sample's own label.
+    pub weights: &'slot mut [f32],
+}
+
+/// A finished batch of a [`MemorySink`].
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryBatch<'slot> {
+    /// The images, one after the other, without gaps.
+    pub images: &'slot [u8],
+    /// Their labels.
+    pub labels: &'slot [i64],
+    /// Their numbers in the dataset.
+    pub indices: &'slot [u64],
+    /// The labels of the samples' partners; empty when batches are not mixed.
+    pub mixed_labels: &'slot [i64],
+    /// The share of each sample's own label, 0 to 1; empty when batches are not mixed.
+    pub weights: &'slot [f32],
 }
 
 /// A sink of plain memory whose trainer takes every batch at once: it measures the loader alone.
@@ -62,6 +89,9 @@ struct Buffers {
     images: Vec<u8>,
     labels: Vec<i64>,
     indices: Vec<u64>,
+    /// Made when they are asked for first.
+    mixed_labels: Vec<i64>,
+    weights: Vec<f32>,
 }
 
 /// A slot of a [`MemorySink`].
@@ -73,7 +103,7 @@ pub struct MemorySlot<F> {
 
 impl<F> MemorySink<F>
 where
-    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+    F: Fn(&BatchPart, MemoryBatch<'_>) + Send + Sync,
 {
     /// A sink of `slots` batches of `batch_size` samples of `sample_bytes` each.
     pub fn new(slots: usize, batch_size: usize, sample_bytes: usize, received: F) -> MemorySink<F> {
@@ -81,6 +111,7 @@ where
             images: vec![0; batch_size * sample_bytes],
             labels: vec![0; batch_size],
             indices: vec![0; batch_size],
+            ..Buffers::default()
         };
         let free = Mutex::new((0..slots).map(|_| buffers()).collect());
         MemorySink {
@@ -95,7 +126,7 @@ where
 
 impl<F> BatchSink for MemorySink<F>
 where
-    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+    F: Fn(&BatchPart, MemoryBatch<'_>) + Send + Sync,
 {
     type Slot = MemorySlot<F>;
 
@@ -118,10 +149,10 @@ where
     }
 }
 
-// SAFETY: three separate heap allocations, owned by the slot alone; moving a `Vec` does not move its elements.
+// SAFETY: separate heap allocations, owned by the slot alone; moving a `Vec` does not move its elements.
 unsafe impl<F> BatchSlot for MemorySlot<F>
 where
-    F: Fn(&BatchPart, &[u8], &[i64], &[u64]) + Send + Sync,
+    F: Fn(&BatchPart, MemoryBatch<'_>) + Send + Sync,
 {
     fn images_mut(&mut self) -> &mut [u8] {
         &mut self.buffers.images
@@ -135,20 +166,39 @@ where
         &mut self.buffers.indices
     }
 
+    fn mixing_mut(&mut self) -> Option<MixingRoom<'_>> {
+        let Buffers {
+            labels,
+            mixed_labels,
+            weights,
+            ..
+        } = &mut self.buffers;
+        mixed_labels.resize(labels.len(), 0);
+        weights.resize(labels.len(), 0.0);
+        Some(MixingRoom {
+            labels: mixed_labels,
+            weights,
+        })
+    }
+
     fn publish(mut self, part: &BatchPart, _snapshot: Option<u32>) -> Result<()> {
         let Buffers {
             images,
             labels,
             indices,
+            mixed_labels,
+            weights,
         } = &self.buffers;
         let sample_bytes = images.len() / labels.len().max(1);
         let n = part.samples;
-        (self.received)(
-            part,
-            &images[..n * sample_bytes],
-            &labels[..n],
-            &indices[..n],
-        );
+        let batch = MemoryBatch {
+            images: &images[..n * sample_bytes],
+            labels: &labels[..n],
+            indices: &indices[..n],
+            mixed_labels: &mixed_labels[..n.min(mixed_labels.len())],
+            weights: &weights[..n.min(weights.len())],
+        };
+        (self.received)(part, batch);
         self.pool
             .free
             .lock()

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use ddas_formats::DatasetReader;
-use ddas_runtime::PipelineScratch;
+use ddas_runtime::{Blend, Pipeline, PipelineScratch};
 
 use super::job::Claim;
 use super::queue::Next;
@@ -31,7 +31,8 @@ pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
             Next::Closed => return Ok(()),
         };
         let part = *job.part();
-        let Some(claim) = job.claim(claim_size(part.samples, run.engine.threads)) else {
+        let mixes = run.engine.pipeline.mix().is_some();
+        let Some(claim) = job.claim(claim_size(part.samples, run.engine.threads, mixes)) else {
             continue;
         };
         idle += asked.elapsed();
@@ -47,9 +48,14 @@ pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
 }
 
 /// Samples a worker takes at once: a quarter of its fair share, so that no worker ends much later than another, and
-/// at most 16, so that a slow sample does not hold many back.
-fn claim_size(samples: usize, threads: usize) -> usize {
-    (samples / (threads * 4)).clamp(1, 16)
+/// at most 16, so that a slow sample does not hold many back. Samples that are mixed are taken in pairs.
+fn claim_size(samples: usize, threads: usize, pairs: bool) -> usize {
+    let fair = (samples / (threads * 4)).clamp(1, 16);
+    if pairs {
+        fair.next_multiple_of(2)
+    } else {
+        fair
+    }
 }
 
 /// Makes the samples of a claim; whether the batch is complete with them.
@@ -73,7 +79,13 @@ fn fill<S: BatchSlot>(
             fill_one(run, reader, scratch, part.epoch, index, &mut claim, i)
         }));
         match made {
-            Ok(Ok(times)) => stages.add(&times),
+            Ok(Ok(times)) => {
+                stages.add(&times);
+                // Claims and parts begin at even places: the second of a pair is the odd one.
+                if i % 2 == 1 {
+                    stages.write += mix_pair(&run.engine.pipeline, part, &mut claim, i - 1);
+                }
+            }
             Ok(Err(source)) => {
                 return Err(Error::Sample {
                     dataset: dataset(),
@@ -95,6 +107,33 @@ fn fill<S: BatchSlot>(
     Ok((stages, claim.finish()))
 }
 
+/// Mixes samples `i` and `i + 1`, both finished, if the pipeline does; how long it took.
+fn mix_pair<S: BatchSlot>(
+    pipeline: &Pipeline,
+    part: &BatchPart,
+    claim: &mut Claim<'_, S>,
+    i: usize,
+) -> Duration {
+    let Some(mix) = pipeline.mix() else {
+        return Duration::ZERO;
+    };
+    let began = Instant::now();
+    let (pair, size) = ((part.first + i as u64) / 2, pipeline.recipe().size());
+    let blend = mix.draw(pipeline.seed(), part.epoch, part.step, pair, size);
+    if blend == Blend::None {
+        return began.elapsed();
+    }
+    let [first, second] = claim.pair(i);
+    blend.apply(pipeline.output(), size, first.image, second.image);
+    let partners = [(first.mixing, *second.label), (second.mixing, *first.label)];
+    for (place, partner) in partners {
+        if let Some(place) = place {
+            (*place.label, *place.weight) = (partner, blend.weight());
+        }
+    }
+    began.elapsed()
+}
+
 fn fill_one<S: BatchSlot>(
     run: &Run<'_, S>,
     reader: &DatasetReader,
@@ -112,6 +151,9 @@ fn fill_one<S: BatchSlot>(
     let read = began.elapsed();
     *place.label = sample.label;
     *place.index = index;
+    if let Some(mixing) = place.mixing {
+        (*mixing.label, *mixing.weight) = (sample.label, 1.0);
+    }
     let times = run
         .engine
         .pipeline

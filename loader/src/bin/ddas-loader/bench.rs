@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, value_parser};
 use ddas_loader::{
-    BatchPart, DaemonOptions, Engine, EpochReport, Limit, MemorySink, Position, Stream,
-    StreamOptions,
+    BatchPart, DaemonOptions, Engine, EpochReport, Limit, MemoryBatch, MemorySink, Position,
+    Stream, StreamOptions,
 };
 use serde::Serialize;
 
@@ -117,7 +117,7 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
     let meter = Meter::new("measuring", "seconds");
     let began = Instant::now();
     let (stop, first) = (AtomicBool::new(false), OnceLock::new());
-    let received = |_: &BatchPart, _: &[u8], _: &[i64], _: &[u64]| {
+    let received = |_: &BatchPart, _: MemoryBatch<'_>| {
         first.get_or_init(|| began.elapsed());
         if began.elapsed() >= measurement.time {
             stop.store(true, Ordering::Release);
