@@ -6,8 +6,8 @@
 //!   search epoch, and is what `ddas-search` writes and `ddas-loader` replays.
 //! - A [`Dataset`] is a folder with an LMDB file and a [`Manifest`]; a
 //!   [`DatasetWriter`] writes one, a [`DatasetReader`] reads its [`Sample`]s.
-//! - [`pack_image_folder`] and [`pack_cifar`] make datasets of images as they
-//!   are found; [`import_authors_policy`] reads the authors' policy files.
+//! - [`pack_image_folder`], [`pack_webdataset`] and [`pack_cifar`] make datasets
+//!   of images as they are found; [`import_authors_policy`] reads the authors' policy files.
 //!
 //! [`mod@format`] specifies what is written, byte for byte.
 //!
@@ -54,7 +54,8 @@ pub use import_npy::import_authors_policy;
 pub use operation::{Extent, Interpolation, Operation, OperationKind, SignRule, Warp};
 pub use operation_json::OperationFields;
 pub use pack::{
-    BadFile, Check, PackOptions, PackProgress, PackSummary, Split, pack_cifar, pack_image_folder,
+    BadFile, Check, PackOptions, PackProgress, PackSummary, ShardLabels, Split, expand_shards,
+    pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
 };
 #[cfg(feature = "plot")]
 pub use plot::policy_svg;

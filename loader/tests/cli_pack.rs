@@ -127,7 +127,7 @@ fn files_that_are_no_images_end_the_packing_or_are_left_out() {
         .run("pack image-folder images images.lmdb --allow-bad")
         .succeeded();
     assert!(
-        summary.contains("12 samples") && summary.contains("2 files left out:"),
+        summary.contains("12 samples") && summary.contains("2 samples left out:"),
         "{summary}"
     );
     assert!(
@@ -348,5 +348,69 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         output.status.success() && stderr.is_empty(),
         "{} {stderr}",
         output.status
+    );
+}
+
+/// Appends a file to an archive under construction.
+fn add(tar: &mut Vec<u8>, name: &str, content: &[u8]) {
+    let mut header = vec![0u8; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+    header[148..156].fill(b' ');
+    header[156] = b'0';
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend(header);
+    tar.extend(content);
+    tar.resize(tar.len().next_multiple_of(512), 0);
+}
+
+#[test]
+fn webdataset_shards_become_a_dataset() {
+    let sandbox = Sandbox::new();
+    image_folder(&sandbox.path("images"));
+    for shard in 0..2 {
+        let mut tar = Vec::new();
+        for image in 0..4 {
+            let png = fs::read(sandbox.path(&format!("images/bee/{image}.png"))).unwrap();
+            add(&mut tar, &format!("{shard}{image}.png"), &png);
+            add(
+                &mut tar,
+                &format!("{shard}{image}.cls"),
+                if shard == image { b"1" } else { b"0" },
+            );
+        }
+        tar.extend([0; 1024]);
+        fs::write(sandbox.path(&format!("s-0{shard}.tar")), tar).unwrap();
+    }
+    fs::write(sandbox.path("classes.txt"), "ant\nbee\n").unwrap();
+    let summary = sandbox
+        .run("pack webdataset s-{00..01}.tar all.lmdb --classes classes.txt --jobs 2")
+        .succeeded();
+    assert!(
+        summary.starts_with("all.lmdb: 8 samples in 2 classes, "),
+        "{summary}"
+    );
+    let dataset = Dataset::open(&sandbox.path("all.lmdb")).unwrap();
+    let reader = dataset.reader().unwrap();
+    let labels: Vec<i64> = (0..8)
+        .map(|index| reader.get(index).unwrap().label)
+        .collect();
+    assert_eq!(labels, [1, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(
+        reader.get(6).unwrap().payload,
+        fs::read(sandbox.path("images/bee/2.png")).unwrap()
+    );
+
+    sandbox
+        .run("pack webdataset s-{00..02}.tar more.lmdb")
+        .failed(1, &["s-02.tar", "No such file"]);
+    sandbox
+        .run("pack webdataset s-{00}.tar more.lmdb")
+        .failed(1, &["s-{00}.tar", "neither a range"]);
+    assert_eq!(
+        sandbox.run("pack webdataset only-one-name").status.code(),
+        Some(2)
     );
 }

@@ -46,7 +46,7 @@ pub struct Manifest {
 /// How a dataset was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed {
-    /// The packer: `image-folder`, `cifar`.
+    /// The packer: `image-folder`, `webdataset`, `cifar`.
     pub source: String,
     /// Name of the folder or archive packed, without the way to it.
     pub name: String,

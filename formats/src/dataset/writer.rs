@@ -140,6 +140,11 @@ impl DatasetWriter {
         Ok(index)
     }
 
+    /// The folder in which the dataset is being written.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.partial.path
+    }
+
     /// Samples appended so far.
     pub fn len(&self) -> u64 {
         self.written + self.ranges.len() as u64
@@ -424,7 +429,8 @@ fn is_own(name: &OsStr) -> bool {
     name == DATA_FILE
         || name == "lock.mdb"
         || name == manifest::FILE_NAME
-        || name
-            .to_str()
-            .is_some_and(|name| name.starts_with("manifest.json.") && name.ends_with(".tmp"))
+        || name.to_str().is_some_and(|name| {
+            name.ends_with(".tmp")
+                && (name.starts_with("manifest.json.") || name.starts_with("unpacked."))
+        })
 }

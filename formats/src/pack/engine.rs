@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
-use super::{BadFile, PackOptions, PackProgress};
-use crate::dataset::DatasetWriter;
+use super::{BadFile, PackOptions, PackProgress, PackSummary};
+use crate::dataset::{DatasetWriter, Packed};
 use crate::image_header::{ImageHeader, read_image_header};
 use crate::{Error, Result};
 
@@ -35,6 +36,7 @@ pub(super) trait Items: Sync {
 pub(super) struct Written {
     pub(super) bytes: u64,
     pub(super) skipped: Vec<BadFile>,
+    skipped_first: Option<usize>,
 }
 
 type Checked = std::result::Result<(ImageHeader, Vec<u8>), String>;
@@ -49,11 +51,7 @@ pub(super) fn write_all(
     options: &PackOptions<'_>,
 ) -> Result<Written> {
     let chunks = chunks(items);
-    let jobs = match options.jobs {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        jobs => jobs,
-    };
-    let jobs = jobs.clamp(1, MAX_JOBS).min(chunks.len().max(1));
+    let jobs = job_count(options).min(chunks.len().max(1));
     // Thread `t` takes chunks t, t + jobs, t + 2 jobs, .. and has its own bounded channel: the writer knows where the
     // next chunk comes from, nobody runs far ahead, and a writer that gives up ends the threads by hanging up.
     thread::scope(|scope| {
@@ -102,6 +100,57 @@ pub(super) fn write_all(
     })
 }
 
+/// Threads to use.
+pub(super) fn job_count(options: &PackOptions<'_>) -> usize {
+    match options.jobs {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    }
+    .clamp(1, MAX_JOBS)
+}
+
+/// Completes the dataset and says what was done.
+///
+/// # Errors
+/// [`Error::File`] naming the first bad item when there was no good one; what the writer returns.
+pub(super) fn finish(
+    writer: DatasetWriter,
+    items: &dyn Items,
+    classes: Vec<String>,
+    packed: Packed,
+    written: Written,
+    about: About,
+) -> Result<PackSummary> {
+    if let (true, Some(first)) = (writer.is_empty(), &written.skipped_first) {
+        let (_, path) = items.name(*first);
+        let reason = &written.skipped[0].reason;
+        let reason = match items.len() {
+            1 => format!("the only image is bad: {reason}"),
+            all => format!("none of the {all} images is good; the first: {reason}"),
+        };
+        return Err(Error::file(&path, reason));
+    }
+    let manifest = writer.finish(classes, packed)?;
+    Ok(PackSummary {
+        samples: manifest.samples,
+        classes: manifest.classes.len(),
+        bytes: written.bytes,
+        skipped: written.skipped,
+        ignored: about.ignored,
+        notes: about.notes,
+        seconds: about.start.elapsed().as_secs_f64(),
+        manifest,
+    })
+}
+
+/// What a packer knows besides its items.
+pub(super) struct About {
+    pub(super) start: Instant,
+    /// Files of the source that are no images by their name.
+    pub(super) ignored: u64,
+    pub(super) notes: Vec<String>,
+}
+
 impl Written {
     fn add(
         &mut self,
@@ -119,6 +168,7 @@ impl Written {
             }
             Err(reason) if options.allow_bad => {
                 let (path, _) = items.name(item);
+                self.skipped_first.get_or_insert(item);
                 self.skipped.push(BadFile { path, reason });
             }
             Err(reason) => {

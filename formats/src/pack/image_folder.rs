@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::engine::{self, Items};
+use super::engine::{self, About, Items};
 use super::layout::Layout;
 use super::source::{Listing, SourceFile};
 use super::{PackOptions, PackSummary};
@@ -70,14 +70,11 @@ pub fn pack_image_folder(
         .chosen(all.len())
         .map(|number| all[number])
         .collect();
-    let written = engine::write_all(
-        &Files {
-            listing: &listing,
-            files,
-        },
-        &mut writer,
-        options,
-    )?;
+    let files = Files {
+        listing: &listing,
+        files,
+    };
+    let written = engine::write_all(&files, &mut writer, options)?;
 
     let mut notes = Vec::new();
     if root.is_none() && !layout.root.is_empty() {
@@ -101,28 +98,12 @@ pub fn pack_image_folder(
             ("skipped", written.skipped.len().to_string()),
         ],
     );
-    if writer.is_empty() && !written.skipped.is_empty() {
-        let reason = format!(
-            "none of the {} images is good; the first: {}",
-            all.len(),
-            written.skipped[0].reason
-        );
-        return Err(Error::file(
-            &listing.display(&written.skipped[0].path),
-            reason,
-        ));
-    }
-    let manifest = writer.finish(layout.classes, packed)?;
-    Ok(PackSummary {
-        samples: manifest.samples,
-        classes: manifest.classes.len(),
-        bytes: written.bytes,
-        skipped: written.skipped,
+    let about = About {
+        start,
         ignored,
         notes,
-        seconds: start.elapsed().as_secs_f64(),
-        manifest,
-    })
+    };
+    engine::finish(writer, &files, layout.classes, packed, written, about)
 }
 
 /// A dataset inside its own source would be taken for a class while it is written.

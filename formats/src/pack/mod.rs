@@ -5,11 +5,13 @@ mod engine;
 mod image_folder;
 mod layout;
 mod source;
+mod webdataset;
 
 use std::path::Path;
 
 pub use self::cifar::{Split, pack_cifar};
 pub use self::image_folder::pack_image_folder;
+pub use self::webdataset::{ShardLabels, expand_shards, pack_webdataset, read_class_names};
 use crate::dataset::{Manifest, Packed};
 use crate::image_header::ImageHeader;
 

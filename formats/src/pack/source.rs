@@ -222,7 +222,7 @@ fn list_tar(source: &Path, expected: &str) -> Result<Listing> {
 }
 
 /// An archive ends with blocks of zeros; without them the last entries may have been lost in a copy.
-fn check_end(source: &Path, length: u64, end: u64) -> Result<()> {
+pub(super) fn check_end(source: &Path, length: u64, end: u64) -> Result<()> {
     let mark = end.div_ceil(512) * 512;
     if length < mark + 512 {
         let reason =
@@ -237,77 +237,103 @@ fn add_entry<R: Read>(
     source: &Path,
     entry: &tar::Entry<'_, R>,
 ) -> Result<()> {
-    let raw = entry.path_bytes();
-    let refuse = |reason: &str| {
-        Error::file(
-            source,
-            format!("entry \"{}\": {reason}", raw.escape_ascii()),
-        )
-    };
-    let kind = entry.header().entry_type();
-    if kind == tar::EntryType::XGlobalHeader {
+    let Some(entry) = TarEntry::read(source, entry)? else {
         return Ok(());
-    }
-    let text = std::str::from_utf8(&raw).map_err(|_| refuse("the name is not UTF-8"))?;
-    let path = normalise(text).map_err(|reason| refuse(&reason))?;
-    let (path, names) = match path {
-        // The top folder itself.
-        None => return Ok(()),
-        Some(path) => {
-            let names = path.split('/').count();
-            (path, names)
-        }
     };
-    if names > MAX_DEPTH {
-        return Err(refuse(&format!("more than {MAX_DEPTH} folders deep")));
-    }
-    match kind {
-        tar::EntryType::Directory | tar::EntryType::Regular | tar::EntryType::Continuous => {}
-        tar::EntryType::Link | tar::EntryType::Symlink => {
-            return Err(refuse(
-                "a link; make the archive with its target in its place (tar --dereference --hard-dereference)",
-            ));
-        }
-        other => {
-            return Err(refuse(&format!(
-                "an entry of kind {other:?}; regular files and folders are expected"
-            )));
-        }
-    }
-    if path.split('/').any(|name| name.starts_with('.')) {
+    if entry.path.split('/').any(|name| name.starts_with('.')) {
         return Ok(());
     }
     // A folder need not have an entry of its own.
-    let (parents, is_folder) = match kind {
-        tar::EntryType::Directory => (Some(path.as_str()), true),
-        _ => (path.rsplit_once('/').map(|(parent, _)| parent), false),
+    let mut folder = match entry.is_folder {
+        true => Some(entry.path.as_str()),
+        false => entry.path.rsplit_once('/').map(|(parent, _)| parent),
     };
-    let mut folder = parents;
     while let Some(name) = folder {
         if !listing.folders.insert(name.to_owned()) {
             break;
         }
         folder = name.rsplit_once('/').map(|(parent, _)| parent);
     }
-    if is_folder {
-        return Ok(());
+    if !entry.is_folder {
+        listing.files.push(SourceFile {
+            path: entry.path,
+            size: entry.size,
+            offset: entry.offset,
+        });
     }
-    let size = entry.size();
-    let in_header = entry
-        .header()
-        .entry_size()
-        .map_err(|error| refuse(&error.to_string()))?;
-    if size != in_header {
-        return Err(refuse(&format!(
-            "its size is {in_header} in the header and {size} in the extended header"
-        )));
-    }
-    listing.files.push(SourceFile {
-        path,
-        size,
-        offset: entry.raw_file_position(),
-    });
     Ok(())
+}
+
+/// A file or folder in an archive, found to be acceptable.
+pub(super) struct TarEntry {
+    /// Relative, with `/` between names.
+    pub(super) path: String,
+    pub(super) is_folder: bool,
+    /// Bytes.
+    pub(super) size: u64,
+    /// First byte in the (uncompressed) archive.
+    pub(super) offset: u64,
+}
+
+impl TarEntry {
+    /// What `entry` is; `None` for headers and for the top folder itself.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the entry when it is a link or a device, when its name is not UTF-8, absolute or leads
+    /// out of the archive, and when the archive contradicts itself about its size.
+    pub(super) fn read<R: Read>(
+        source: &Path,
+        entry: &tar::Entry<'_, R>,
+    ) -> Result<Option<TarEntry>> {
+        let raw = entry.path_bytes();
+        let refuse = |reason: &str| {
+            Error::file(
+                source,
+                format!("entry \"{}\": {reason}", raw.escape_ascii()),
+            )
+        };
+        let kind = entry.header().entry_type();
+        if kind == tar::EntryType::XGlobalHeader {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(&raw).map_err(|_| refuse("the name is not UTF-8"))?;
+        let Some(path) = normalise(text).map_err(|reason| refuse(&reason))? else {
+            return Ok(None);
+        };
+        if path.split('/').count() > MAX_DEPTH {
+            return Err(refuse(&format!("more than {MAX_DEPTH} folders deep")));
+        }
+        let is_folder = match kind {
+            tar::EntryType::Directory => true,
+            tar::EntryType::Regular | tar::EntryType::Continuous => false,
+            tar::EntryType::Link | tar::EntryType::Symlink => {
+                return Err(refuse(
+                    "a link; make the archive with its target in its place (tar --dereference --hard-dereference)",
+                ));
+            }
+            other => {
+                return Err(refuse(&format!(
+                    "an entry of kind {other:?}; regular files and folders are expected"
+                )));
+            }
+        };
+        let size = entry.size();
+        let in_header = entry
+            .header()
+            .entry_size()
+            .map_err(|error| refuse(&error.to_string()))?;
+        if !is_folder && size != in_header {
+            return Err(refuse(&format!(
+                "its size is {in_header} in the header and {size} in the extended header"
+            )));
+        }
+        Ok(Some(TarEntry {
+            path,
+            is_folder,
+            size,
+            offset: entry.raw_file_position(),
+        }))
+    }
 }
 
 /// `./a//b/` is `a/b`; `None` for the top itself.

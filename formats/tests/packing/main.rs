@@ -3,3 +3,4 @@
 mod cifar;
 mod image_folder;
 mod place;
+mod webdataset;

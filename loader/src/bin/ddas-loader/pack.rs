@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
-use ddas_formats::{PackOptions, PackProgress, PackSummary, Split, pack_cifar, pack_image_folder};
+use ddas_formats::{
+    PackOptions, PackProgress, PackSummary, ShardLabels, Split, expand_shards, pack_cifar,
+    pack_image_folder, pack_webdataset, read_class_names,
+};
 use ddas_loader::check_image;
 
 use crate::options::default_threads;
@@ -18,6 +21,27 @@ pub(crate) enum Arguments {
     ImageFolder(ImageFolder),
     /// Packs CIFAR-10 or CIFAR-100, binary or python version (pickles are read, never executed).
     Cifar(Cifar),
+    /// Packs WebDataset shards: files of one name up to the first dot are a sample.
+    Webdataset(WebDataset),
+}
+
+#[derive(Args)]
+pub(crate) struct WebDataset {
+    /// The .tar or .tar.gz shards, in this order; shard-{000..012}.tar counts, {a,b}.tar lists.
+    #[arg(required = true, value_name = "SHARD")]
+    shards: Vec<String>,
+    /// The dataset to write (by custom NAME.lmdb).
+    out: PathBuf,
+    /// Class names, one a line: the number in a sample's `cls` is a line, from 0 [default: numbers are their own names,
+    /// names in `txt` are sorted].
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Take the label from this field of the member `json`, a number or a class name [default: the number in `cls`, or
+    /// where no sample has one, the name in `txt`].
+    #[arg(long, value_name = "FIELD")]
+    label_field: Option<String>,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Args)]
@@ -102,10 +126,10 @@ impl Common {
 fn summarise(out: &std::path::Path, summary: &PackSummary) -> anyhow::Result<()> {
     let seconds = summary.seconds.max(1e-9);
     report::print_line(&format!(
-        "{}: {} samples in {} classes, {}, in {:.1} s ({:.0} images/s, {:.1} MB/s)",
+        "{}: {} in {}, {}, in {:.1} s ({:.0} images/s, {:.1} MB/s)",
         out.display(),
-        summary.samples,
-        summary.classes,
+        report::counted(summary.samples, "sample", "samples"),
+        report::counted(summary.classes as u64, "class", "classes"),
         report::bytes(summary.bytes),
         summary.seconds,
         summary.samples as f64 / seconds,
@@ -115,13 +139,21 @@ fn summarise(out: &std::path::Path, summary: &PackSummary) -> anyhow::Result<()>
         report::print_line(note)?;
     }
     if summary.ignored > 0 {
-        report::print_line(&format!(
-            "{} files were ignored: no images by their names",
-            summary.ignored
-        ))?;
+        let line = match summary.manifest.packed.source.as_str() {
+            "webdataset" => format!(
+                "{} passed over: neither image nor label",
+                report::counted(summary.ignored, "member was", "members were")
+            ),
+            _ => format!(
+                "{} ignored: no images by their names",
+                report::counted(summary.ignored, "file was", "files were")
+            ),
+        };
+        report::print_line(&line)?;
     }
     if !summary.skipped.is_empty() {
-        report::print_line(&format!("{} files left out:", summary.skipped.len()))?;
+        let files = report::counted(summary.skipped.len() as u64, "sample", "samples");
+        report::print_line(&format!("{files} left out:"))?;
     }
     for bad in summary.skipped.iter().take(MOST_LISTED) {
         report::print_line(&format!("  {}: {}", bad.path, bad.reason))?;
@@ -158,6 +190,22 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 SplitName::Test => Split::Test,
             };
             common.pack(&out, |options| pack_cifar(&source, split, &out, options))
+        }
+        Arguments::Webdataset(WebDataset {
+            shards,
+            out,
+            classes,
+            label_field,
+            common,
+        }) => {
+            let labels = ShardLabels {
+                classes: classes.as_deref().map(read_class_names).transpose()?,
+                field: label_field,
+            };
+            let shards = expand_shards(&shards)?;
+            common.pack(&out, |options| {
+                pack_webdataset(&shards, &labels, &out, options)
+            })
         }
     }
 }
