@@ -6,9 +6,9 @@
 //! Cases are named `op=NAME/size=WxH`; the throughput is bytes of the image.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use ddas_formats::Operation;
 use ddas_runtime::{Image, Kernels, PassOrder, Rect, ResizeFilter, Resizer};
 
@@ -36,6 +36,8 @@ const OPERATIONS: &[&str] = &[
     r#"{"kind":"Contrast","factor":1.36}"#,
     r#"{"kind":"Brightness","factor":1.36}"#,
     r#"{"kind":"Sharpness","factor":1.36}"#,
+    r#"{"kind":"SolarizeAdd","add":77,"threshold":128}"#,
+    r#"{"kind":"Cutout","fraction":0.25,"fill":[125,122,113]}"#,
 ];
 
 /// What the name of a case shows of an operation.
@@ -121,5 +123,46 @@ fn resizes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Microseconds of one call: the fastest of many rounds, which other work on
+/// the machine disturbs least.
+fn fastest(mut call: impl FnMut()) -> f64 {
+    let mut time = |calls: u32| {
+        let begin = Instant::now();
+        (0..calls).for_each(|_| call());
+        begin.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+    };
+    time(3);
+    let calls = (500.0 / time(3)).clamp(1.0, 5000.0) as u32;
+    (0..60).map(|_| time(calls)).fold(f64::INFINITY, f64::min)
+}
+
+/// One line a case: `op=NAME/size=WxH CALL COPY`, the microseconds of copying
+/// the image and changing the copy, and of the copying alone.
+fn print_minima() {
+    for side in [32, 224] {
+        let image = image(side, side);
+        let mut work = image.clone();
+        let copy = fastest(|| black_box(&mut work).copy_from(black_box(&image)));
+        for json in OPERATIONS {
+            let operation: Operation = serde_json::from_str(json).expect("an operation");
+            let mut kernels = Kernels::default();
+            let call = fastest(|| {
+                work.copy_from(&image);
+                kernels.apply(black_box(&operation), None, &mut work);
+            });
+            let name = name(&operation, json);
+            println!("op={name}/size={side}x{side} {call:.3} {copy:.3}");
+        }
+    }
+}
+
 criterion_group!(benches, operations, resizes);
-criterion_main!(benches);
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--minima") {
+        print_minima();
+    } else {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    }
+}

@@ -7,13 +7,18 @@
 
 use super::filter::{self, FilterScratch};
 use super::point;
-use crate::cpu::for_each_cpu;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use crate::image::Image;
 
 /// Blend with the grey version of the image.
 pub(super) fn color(image: &mut Image, factor: f64) {
     let factor = factor as f32;
     if factor == 1.0 {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if x86::blend_with_gray(image.pixels_mut(), factor) {
         return;
     }
     // A few pixels at a time, in steps that become vector instructions.
@@ -61,39 +66,42 @@ pub(super) fn sharpness(
     blend_bytes(smoothed.pixels(), image.pixels_mut(), factor);
 }
 
-for_each_cpu! {
-    /// Writes the grey of each pixel.
-    fn write_luma(pixels: &[u8], grays: &mut [u8]) {
-        for (gray, &pixel) in grays.iter_mut().zip(pixels.as_chunks::<3>().0) {
-            *gray = luma(pixel);
-        }
+/// Writes the grey of each pixel.
+fn write_luma(pixels: &[u8], grays: &mut [u8]) {
+    for (gray, &pixel) in grays.iter_mut().zip(pixels.as_chunks::<3>().0) {
+        *gray = luma(pixel);
     }
 }
 
-for_each_cpu! {
-    /// Sum of the greys of all pixels.
-    fn sum_luma(pixels: &[u8]) -> u64 {
-        // Short sums of 32 bits, which fill vectors better.
-        let sum_some = |pixels: &[u8]| {
-            let pixels = pixels.as_chunks::<3>().0.iter();
-            pixels.map(|&pixel| u32::from(luma(pixel))).sum::<u32>()
-        };
-        pixels.chunks(3 << 12).map(|some| u64::from(sum_some(some))).sum()
+/// Sum of the greys of all pixels.
+fn sum_luma(pixels: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(sum) = x86::sum_luma(pixels) {
+        return sum;
     }
+    // Short sums of 32 bits, which fill vectors better.
+    let sum_some = |pixels: &[u8]| {
+        let pixels = pixels.as_chunks::<3>().0.iter();
+        pixels.map(|&pixel| u32::from(luma(pixel))).sum::<u32>()
+    };
+    let sums = pixels.chunks(3 << 12);
+    sums.map(|some| u64::from(sum_some(some))).sum()
 }
 
-for_each_cpu! {
-    /// Blends each value with its degenerate.
-    fn blend_bytes(degenerates: &[u8], values: &mut [u8], factor: f32) {
-        for (value, &degenerate) in values.iter_mut().zip(degenerates) {
-            *value = blend(degenerate, *value, factor);
-        }
+/// Blends each value with its degenerate.
+fn blend_bytes(degenerates: &[u8], values: &mut [u8], factor: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::blend_bytes(degenerates, values, factor) {
+        return;
+    }
+    for (value, &degenerate) in values.iter_mut().zip(degenerates) {
+        *value = blend(degenerate, *value, factor);
     }
 }
 
 fn blend_with_constant(image: &mut Image, degenerate: u8, factor: f64) {
-    let factor = factor as f32;
-    let table = std::array::from_fn(|value| blend(degenerate, value as u8, factor));
+    let mut table = point::IDENTITY;
+    blend_bytes(&[degenerate; 256], &mut table, factor as f32);
     point::apply_table(image, &table);
 }
 

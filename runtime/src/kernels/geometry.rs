@@ -1,10 +1,16 @@
 //! Moves of whole pixels: flips and quarter turns. Nothing is resampled.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use crate::image::Image;
 
 /// Mirrors left and right.
 pub(super) fn flip_left_right(image: &mut Image) {
     let stride = image.stride().max(1);
+    #[cfg(target_arch = "x86_64")]
+    if x86::mirror_rows(image.pixels_mut(), stride) {
+        return;
+    }
     for row in image.pixels_mut().chunks_exact_mut(stride) {
         row.as_chunks_mut::<3>().0.reverse();
     }
@@ -24,6 +30,10 @@ pub(super) fn flip_top_bottom(image: &mut Image) {
 
 /// Half a turn.
 pub(super) fn turn_180(image: &mut Image) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::reverse_pixels(image.pixels_mut()) {
+        return;
+    }
     image.pixels_mut().as_chunks_mut::<3>().0.reverse();
 }
 

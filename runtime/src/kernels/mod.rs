@@ -4,7 +4,7 @@
 //! ([`point`]), blends with a degenerate image ([`blend`]), neighbourhoods
 //! ([`filter`]), moves of whole pixels ([`geometry`]), affine maps ([`affine`]
 //! and [`interpolate`]), and [`cutout`]. [`Kernels::apply`] is the one place
-//! that knows them all.
+//! that knows them all. `x86` holds faster versions of some, bit for bit the same.
 
 mod affine;
 mod blend;
@@ -15,6 +15,10 @@ mod interpolate;
 mod point;
 #[cfg(test)]
 pub(crate) mod test_images;
+#[cfg(test)]
+mod versions;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use ddas_formats::{Operation, Warp};
 

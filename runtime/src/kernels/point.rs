@@ -3,15 +3,75 @@
 //! Where the operation is plain arithmetic it is written as such; where Pillow
 //! builds a table from the image (`ImageOps.py`), so do we.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// What each of the 256 values of a channel becomes.
 type Table = [u8; 256];
 
+/// Every value as it is.
+pub(super) const IDENTITY: Table = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        table[i] = i as u8;
+        i += 1;
+    }
+    table
+};
+
 /// 255 - v.
 pub(super) fn invert(image: &mut Image) {
-    for value in image.pixels_mut() {
-        *value = !*value;
+    invert_bytes(image.pixels_mut());
+}
+
+for_each_cpu! {
+    avx512
+    fn invert_bytes(values: &mut [u8]) {
+        for value in values {
+            *value = !*value;
+        }
+    }
+}
+
+for_each_cpu! {
+    avx512
+    fn mask_bytes(values: &mut [u8], mask: u8) {
+        for value in values {
+            *value &= mask;
+        }
+    }
+}
+
+for_each_cpu! {
+    avx512
+    fn invert_from(values: &mut [u8], limit: u8) {
+        for value in values {
+            *value = if *value < limit { *value } else { !*value };
+        }
+    }
+}
+
+for_each_cpu! {
+    avx512
+    /// Adds `up` and subtracts `down`, each clipped, from the values below the
+    /// limit, or from all.
+    fn shift_below(values: &mut [u8], limit: Option<u8>, up: u8, down: u8) {
+        let shifted = |value: u8| value.saturating_add(up).saturating_sub(down);
+        match limit {
+            None => {
+                for value in values {
+                    *value = shifted(*value);
+                }
+            }
+            Some(limit) => {
+                for value in values {
+                    *value = if *value < limit { shifted(*value) } else { *value };
+                }
+            }
+        }
     }
 }
 
@@ -25,9 +85,7 @@ pub(super) fn posterize(image: &mut Image, bits: u8) {
         1..8 => !(0xff >> bits),
         _ => return,
     };
-    for value in image.pixels_mut() {
-        *value &= mask;
-    }
+    mask_bytes(image.pixels_mut(), mask);
 }
 
 /// Inverts the values that are not below `threshold`, any number.
@@ -35,12 +93,7 @@ pub(super) fn solarize(image: &mut Image, threshold: f64) {
     match below(threshold) {
         0 => invert(image),
         256.. => {}
-        limit => {
-            let limit = limit as u8;
-            for value in image.pixels_mut() {
-                *value = if *value < limit { *value } else { !*value };
-            }
-        }
+        limit => invert_from(image.pixels_mut(), limit as u8),
     }
 }
 
@@ -54,21 +107,7 @@ pub(super) fn solarize_add(image: &mut Image, add: i32, threshold: i32) {
     let up = add.clamp(0, 255) as u8;
     let down = add.saturating_neg().clamp(0, 255) as u8;
     // At most one of the two is not zero.
-    let shifted = |value: u8| value.saturating_add(up).saturating_sub(down);
-    if threshold > 255 {
-        for value in image.pixels_mut() {
-            *value = shifted(*value);
-        }
-    } else {
-        let limit = threshold as u8;
-        for value in image.pixels_mut() {
-            *value = if *value < limit {
-                shifted(*value)
-            } else {
-                *value
-            };
-        }
-    }
+    shift_below(image.pixels_mut(), u8::try_from(threshold).ok(), up, down);
 }
 
 /// Stretches each channel to 0..=255 (`ImageOps.autocontrast`, cutoff 0).
@@ -89,19 +128,28 @@ pub(super) fn equalize(image: &mut Image) {
     let histograms = histograms(image.pixels());
     let tables = [0, 1, 2].map(|channel| flatten(&histograms[channel]));
     if tables.iter().any(Option::is_some) {
-        let tables = tables.map(|table| table.unwrap_or_else(identity));
+        let tables = tables.map(|table| table.unwrap_or(IDENTITY));
         apply_tables(image, &tables);
     }
 }
 
 /// Sets every value through the same table.
 pub(super) fn apply_table(image: &mut Image, table: &Table) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::apply_table(image.pixels_mut(), table) {
+        return;
+    }
     for value in image.pixels_mut() {
         *value = table[usize::from(*value)];
     }
 }
 
-fn apply_tables(image: &mut Image, [red, green, blue]: &[Table; 3]) {
+fn apply_tables(image: &mut Image, tables: &[Table; 3]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::apply_tables(image.pixels_mut(), tables) {
+        return;
+    }
+    let [red, green, blue] = tables;
     for pixel in image.pixels_mut().as_chunks_mut::<3>().0 {
         pixel[0] = red[usize::from(pixel[0])];
         pixel[1] = green[usize::from(pixel[1])];
@@ -114,11 +162,13 @@ fn below(threshold: f64) -> u16 {
     threshold.ceil().clamp(0.0, 256.0) as u16 // not a number: none
 }
 
-/// Smallest and largest value of each channel.
-fn extremes(pixels: &[u8]) -> [(u8, u8); 3] {
-    // Whole vectors of bytes at a time: 48 holds 16 pixels, so byte `i` of
+for_each_cpu! {
+    avx512
+    /// Smallest and largest value of each channel.
+    fn extremes(pixels: &[u8]) -> [(u8, u8); 3] {
+    // Whole vectors of bytes at a time: 192 holds 64 pixels, so byte `i` of
     // every block is of channel `i % 3`.
-    const BLOCK: usize = 48;
+    const BLOCK: usize = 192;
     let (blocks, rest) = pixels.as_chunks::<BLOCK>();
     let mut low = [u8::MAX; BLOCK];
     let mut high = [u8::MIN; BLOCK];
@@ -141,12 +191,13 @@ fn extremes(pixels: &[u8]) -> [(u8, u8); 3] {
         widen(i, value, value);
     }
     extremes
+    }
 }
 
 /// Pillow's table: `int(i * scale + offset)` in double precision, clipped.
 fn stretch(low: u8, high: u8) -> Table {
     if high <= low {
-        return identity();
+        return IDENTITY;
     }
     let scale = 255.0 / f64::from(high - low);
     let offset = -f64::from(low) * scale;
@@ -159,24 +210,30 @@ fn stretch(low: u8, high: u8) -> Table {
 
 /// Counts of each value, per channel.
 fn histograms(pixels: &[u8]) -> [[u32; 256]; 3] {
-    // Two sets of counters, for even and odd pixels: runs of equal pixels
+    // Four sets of counters, for every fourth pixel: runs of equal pixels
     // would otherwise wait for their own counter at every step.
-    let mut even = [[0u32; 256]; 3];
-    let mut odd = [[0u32; 256]; 3];
-    let (pairs, rest) = pixels.as_chunks::<6>();
-    for pair in pairs {
-        for channel in 0..3 {
-            even[channel][usize::from(pair[channel])] += 1;
-            odd[channel][usize::from(pair[channel + 3])] += 1;
+    let mut counters = [[[0u32; 256]; 3]; 4];
+    let (fours, rest) = pixels.as_chunks::<12>();
+    for four in fours {
+        for (pixel, counters) in four.as_chunks::<3>().0.iter().zip(&mut counters) {
+            for (channel, counter) in counters.iter_mut().enumerate() {
+                counter[usize::from(pixel[channel])] += 1;
+            }
         }
     }
-    for (channel, &value) in rest.iter().enumerate() {
-        even[channel][usize::from(value)] += 1;
+    let [mut sums, second, third, fourth] = counters;
+    for pixel in rest.as_chunks::<3>().0 {
+        for (channel, counter) in sums.iter_mut().enumerate() {
+            counter[usize::from(pixel[channel])] += 1;
+        }
     }
-    for (even, odd) in even.iter_mut().flatten().zip(odd.iter().flatten()) {
-        *even += odd;
+    for channel in 0..3 {
+        for value in 0..256 {
+            sums[channel][value] +=
+                second[channel][value] + third[channel][value] + fourth[channel][value];
+        }
     }
-    even
+    sums
 }
 
 /// Pillow's equalising table, or `None` where it leaves the channel alone: one
@@ -191,15 +248,33 @@ fn flatten(histogram: &[u32; 256]) -> Option<Table> {
     }
     let mut table = [0; 256];
     let mut sum = step / 2;
-    for (entry, &count) in table.iter_mut().zip(histogram) {
-        *entry = (sum / step).min(255) as u8;
-        sum += u64::from(count);
+    if pixels <= QUICK_PIXELS {
+        let reciprocal = reciprocal(step);
+        for (entry, &count) in table.iter_mut().zip(histogram) {
+            *entry = ((sum * reciprocal) >> RECIPROCAL_BITS).min(255) as u8;
+            sum += u64::from(count);
+        }
+    } else {
+        for (entry, &count) in table.iter_mut().zip(histogram) {
+            *entry = (sum / step).min(255) as u8;
+            sum += u64::from(count);
+        }
     }
     Some(table)
 }
 
-fn identity() -> Table {
-    std::array::from_fn(|i| i as u8)
+/// Up to this many pixels a product with [`reciprocal`] divides exactly.
+const QUICK_PIXELS: u64 = 1 << 22;
+const RECIPROCAL_BITS: u32 = 40;
+
+/// `2^40 / step`, rounded up.
+///
+/// `n * reciprocal >> 40` is `n / step` as long as `n` times what was rounded
+/// up, less than `step`, stays below 2^40. Here `n` is below 2^23 and `step`
+/// at most 2^22 / 255, so that it stays below 2^38; and the product stays
+/// below 2^63.
+fn reciprocal(step: u64) -> u64 {
+    (1u64 << RECIPROCAL_BITS).div_ceil(step)
 }
 
 #[cfg(test)]
@@ -307,8 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn products_with_the_reciprocal_divide_exactly() {
+        for step in (1..2000).chain([16_000, 16_383, 16_447, QUICK_PIXELS / 255]) {
+            let quotients = (0..=255).chain([QUICK_PIXELS * 2 / step]);
+            for edge in quotients.map(|quotient| quotient * step) {
+                for n in [edge.saturating_sub(1), edge, edge + step / 2] {
+                    let n = n.min(QUICK_PIXELS * 2);
+                    assert_eq!((n * reciprocal(step)) >> RECIPROCAL_BITS, n / step);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn histograms_count_every_pixel_of_odd_and_even_images() {
-        for count in 1..6u8 {
+        for count in 1..10u8 {
             let pixels: Vec<u8> = (0..count).flat_map(|i| [i, 100 + i, 200]).collect();
             let histograms = histograms(&pixels);
             for i in 0..usize::from(count) {

@@ -1,0 +1,79 @@
+//! Kernels in explicit x86-64 instructions, where they win over what the
+//! compiler makes of the plain versions. Those beside this folder say what is
+//! computed; these compute the same, and tests hold them against each other.
+//!
+//! The functions of this module ask which instructions the machine has, and
+//! return whether they did the work: when not, the caller does it plainly.
+
+#![allow(unsafe_code)]
+
+mod blend;
+mod memory;
+mod moves;
+mod table;
+
+use crate::cpu::{Cpu, cpu};
+
+/// Runs the version for the machine's instructions; `None` when there is none.
+macro_rules! run {
+    (avx512: $avx512:expr, avx2: $avx2:expr) => {
+        match cpu() {
+            // SAFETY: the machine has the instructions.
+            Cpu::Avx512 => Some(unsafe { $avx512 }),
+            // SAFETY: the machine has the instructions.
+            Cpu::Avx2 => Some(unsafe { $avx2 }),
+            Cpu::Baseline => None,
+        }
+    };
+    (avx512: $avx512:expr) => {
+        match cpu() {
+            // SAFETY: the machine has the instructions.
+            Cpu::Avx512 => Some(unsafe { $avx512 }),
+            _ => None,
+        }
+    };
+}
+
+/// Sets every value through `table`.
+pub(super) fn apply_table(values: &mut [u8], table: &[u8; 256]) -> bool {
+    run!(avx512: table::apply_one(values, table)).is_some()
+}
+
+/// Sets every value of each channel through the channel's table.
+pub(super) fn apply_tables(pixels: &mut [u8], tables: &[[u8; 256]; 3]) -> bool {
+    run!(avx512: table::apply_three(pixels, tables)).is_some()
+}
+
+/// Blends each value with its degenerate.
+pub(super) fn blend_bytes(degenerates: &[u8], values: &mut [u8], factor: f32) -> bool {
+    run!(
+        avx512: blend::avx512::bytes(degenerates, values, factor),
+        avx2: blend::avx2::bytes(degenerates, values, factor)
+    )
+    .is_some()
+}
+
+/// Blends each pixel with its grey.
+pub(super) fn blend_with_gray(pixels: &mut [u8], factor: f32) -> bool {
+    run!(
+        avx512: blend::avx512::with_gray(pixels, factor),
+        avx2: blend::avx2::with_gray(pixels, factor)
+    )
+    .is_some()
+}
+
+/// Sum of the greys of all pixels.
+pub(super) fn sum_luma(pixels: &[u8]) -> Option<u64> {
+    run!(avx512: blend::avx512::sum_luma(pixels), avx2: blend::avx2::sum_luma(pixels))
+}
+
+/// Reverses the order of the pixels.
+pub(super) fn reverse_pixels(pixels: &mut [u8]) -> bool {
+    run!(avx512: moves::reverse_avx512(pixels), avx2: moves::reverse_avx2(pixels)).is_some()
+}
+
+/// Mirrors every row of `stride` bytes.
+pub(super) fn mirror_rows(pixels: &mut [u8], stride: usize) -> bool {
+    run!(avx512: moves::mirror_avx512(pixels, stride), avx2: moves::mirror_avx2(pixels, stride))
+        .is_some()
+}
