@@ -12,10 +12,9 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_unpackhi_epi8,
     _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
 };
-use std::sync::OnceLock;
 
 use super::{Axis, HALF, PRECISION, View};
-use crate::cpu::has_avx2;
+use crate::cpu::{Cpu, cpu};
 use crate::image::Image;
 
 /// Input positions one product takes.
@@ -27,14 +26,7 @@ const PIXELS: usize = 5;
 
 /// Whether the machine can run this file.
 pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        has_avx2()
-            && std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vbmi")
-            && std::arch::is_x86_feature_detected!("avx512vnni")
-    })
+    cpu() == Cpu::Avx512
 }
 
 /// The weights of one axis by digits, four taps together.
