@@ -34,6 +34,7 @@ mod error;
 mod image_header;
 mod import_npy;
 mod operation;
+mod operation_arguments;
 mod operation_json;
 mod pack;
 mod pickle;
@@ -51,7 +52,10 @@ pub use image_header::{
     Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, read_image_header,
 };
 pub use import_npy::import_authors_policy;
-pub use operation::{Extent, Interpolation, Operation, OperationKind, SignRule, Warp};
+pub use operation::{Operation, OperationKind};
+pub use operation_arguments::{
+    CutoutShape, Extent, Interpolation, Rounding, SignRule, SolarizeScope, Warp,
+};
 pub use operation_json::OperationFields;
 pub use pack::{
     BadFile, Check, PackOptions, PackProgress, PackSummary, ShardLabels, Split, expand_shards,

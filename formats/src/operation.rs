@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operation_arguments::{CutoutShape, Extent, Rounding, SignRule, SolarizeScope, Warp};
 use crate::operation_json::OperationFields;
 use crate::{Error, Result};
 
@@ -52,8 +53,11 @@ operation_kinds! {
     Invert,
     Blur,
     Smooth,
+    GaussianBlur,
     Rotate,
     Rotate90,
+    Rotate180,
+    Rotate270,
     Posterize,
     ShearX,
     ShearY,
@@ -65,6 +69,8 @@ operation_kinds! {
     Contrast,
     Brightness,
     Sharpness,
+    Desaturate,
+    CropBilinear,
     Cutout,
 }
 
@@ -87,72 +93,6 @@ impl FromStr for OperationKind {
                 known: OperationKind::ALL.map(|kind| kind.name().to_owned()).into(),
             })
     }
-}
-
-/// How a warp reads between pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Interpolation {
-    /// The pixel that holds the point.
-    #[default]
-    Nearest,
-    /// Linear between 2 x 2 pixels.
-    Bilinear,
-    /// Cubic over 4 x 4 pixels, a = -1 as in Pillow's `transform`.
-    Bicubic,
-}
-
-/// Whether the direction of an operation is drawn anew for each sample.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SignRule {
-    /// The argument as written.
-    #[default]
-    Fixed,
-    /// The argument as written or its mirror image, each with probability 1/2.
-    Random,
-}
-
-/// A length in an image.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Extent {
-    /// Pixels, whatever the image's size.
-    Pixels(f64),
-    /// Fraction of the side the operation works along (Cutout: of the width).
-    Fraction(f64),
-}
-
-impl Extent {
-    /// The length in pixels for a side of `side` pixels.
-    pub fn pixels(self, side: u32) -> f64 {
-        match self {
-            Extent::Pixels(pixels) => pixels,
-            Extent::Fraction(fraction) => fraction * f64::from(side),
-        }
-    }
-
-    fn negated(self) -> Self {
-        match self {
-            Extent::Pixels(pixels) => Extent::Pixels(-pixels),
-            Extent::Fraction(fraction) => Extent::Fraction(-fraction),
-        }
-    }
-
-    fn value(self) -> f64 {
-        match self {
-            Extent::Pixels(value) | Extent::Fraction(value) => value,
-        }
-    }
-}
-
-/// What the geometric operations share: how they read, and what they put
-/// where they read outside the image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Warp {
-    /// Colour (red, green, blue) of pixels that map outside the image.
-    pub fill: [u8; 3],
-    /// How values between pixels are read.
-    pub interpolation: Interpolation,
 }
 
 /// One entry of a search space: a kind with its arguments, in units that mean
@@ -195,8 +135,19 @@ pub enum Operation {
     Blur,
     /// `ImageFilter.SMOOTH`.
     Smooth,
+    /// Pillow's approximation of a Gaussian (`ImageFilter.GaussianBlur`).
+    GaussianBlur {
+        /// Standard deviation in pixels, 0 to 1000; 0 changes nothing.
+        radius: f64,
+    },
     /// A quarter turn counter-clockwise (`Image.rotate(90)`).
+    ///
+    /// The size stays: an image that is not square gets black bands.
     Rotate90,
+    /// Half a turn (`Image.rotate(180)`).
+    Rotate180,
+    /// A quarter turn clockwise (`Image.rotate(270)`), as [`Operation::Rotate90`].
+    Rotate270,
     /// Turns about the centre, size kept (`Image.rotate`).
     Rotate {
         /// Counter-clockwise, in degrees.
@@ -228,6 +179,8 @@ pub enum Operation {
     TranslateX {
         /// Pixels, or fraction of the width.
         offset: Extent,
+        /// Whether the fraction of a pixel counts; applied after mirroring.
+        rounding: Rounding,
         /// Whether the direction is drawn.
         sign: SignRule,
         /// Fill and interpolation.
@@ -237,6 +190,8 @@ pub enum Operation {
     TranslateY {
         /// Pixels, or fraction of the height.
         offset: Extent,
+        /// Whether the fraction of a pixel counts; applied after mirroring.
+        rounding: Rounding,
         /// Whether the direction is drawn.
         sign: SignRule,
         /// Fill and interpolation.
@@ -252,12 +207,14 @@ pub enum Operation {
         /// 256 and more leave the image alone, 0 and less invert it.
         threshold: f64,
     },
-    /// Adds to the values below the threshold, clipped to 0..255.
+    /// Adds to values, clipped to 0..255.
     SolarizeAdd {
         /// Levels added, -255..=255.
         add: i32,
-        /// Values below it are changed.
+        /// Values below it are changed; what else it means `scope` says.
         threshold: i32,
+        /// Which values are changed.
+        scope: SolarizeScope,
     },
     /// Saturation (`ImageEnhance.Color`).
     Color {
@@ -287,13 +244,26 @@ pub enum Operation {
         /// Random: `factor` or 2 - `factor`.
         sign: SignRule,
     },
-    /// Fills a square whose centre is uniform over the pixels, clipped to the image.
+    /// Towards grey: [`Operation::Color`] with the factor 1 - `amount`.
+    Desaturate {
+        /// 0 gives the image itself, 1 grey.
+        amount: f64,
+    },
+    /// Removes a border and resizes the rest to the image's size, bilinear:
+    /// `image.crop((p, p, w - p, h - p)).resize((w, h), BILINEAR)`.
     ///
-    /// Rows and columns [c - size/2, c - size/2 + size), with the integer part
-    /// of `size` and of its half.
+    /// Both orders of the resize passes give the same, for neither side
+    /// shrinks. An image of which nothing would be left stays as it is.
+    CropBilinear {
+        /// Pixels removed on each of the four sides.
+        pixels: u32,
+    },
+    /// Fills a square whose centre is drawn, clipped to the image.
     Cutout {
         /// Side of the square in pixels, or as a fraction of the width.
         size: Extent,
+        /// How the square lies around its centre.
+        shape: CutoutShape,
         /// Colour of the square.
         fill: [u8; 3],
     },
@@ -311,7 +281,10 @@ impl Operation {
             Operation::Invert => OperationKind::Invert,
             Operation::Blur => OperationKind::Blur,
             Operation::Smooth => OperationKind::Smooth,
+            Operation::GaussianBlur { .. } => OperationKind::GaussianBlur,
             Operation::Rotate90 => OperationKind::Rotate90,
+            Operation::Rotate180 => OperationKind::Rotate180,
+            Operation::Rotate270 => OperationKind::Rotate270,
             Operation::Rotate { .. } => OperationKind::Rotate,
             Operation::ShearX { .. } => OperationKind::ShearX,
             Operation::ShearY { .. } => OperationKind::ShearY,
@@ -324,6 +297,8 @@ impl Operation {
             Operation::Contrast { .. } => OperationKind::Contrast,
             Operation::Brightness { .. } => OperationKind::Brightness,
             Operation::Sharpness { .. } => OperationKind::Sharpness,
+            Operation::Desaturate { .. } => OperationKind::Desaturate,
+            Operation::CropBilinear { .. } => OperationKind::CropBilinear,
             Operation::Cutout { .. } => OperationKind::Cutout,
         }
     }
@@ -385,7 +360,19 @@ impl Operation {
             }
             Operation::Posterize { bits } => format!("{kind} {bits}b"),
             Operation::Solarize { threshold } => format!("{kind} {threshold}"),
-            Operation::SolarizeAdd { add, threshold } => format!("{kind} {add}<{threshold}"),
+            Operation::SolarizeAdd {
+                add,
+                threshold,
+                scope,
+            } => match scope {
+                SolarizeScope::Below => format!("{kind} {add}<{threshold}"),
+                SolarizeScope::All => format!("{kind} {add}, {threshold}"),
+            },
+            Operation::GaussianBlur { radius } => format!("{kind} {radius}px"),
+            Operation::Desaturate { amount } => {
+                format!("{kind} {}%", (amount * 1e11).round() / 1e9)
+            }
+            Operation::CropBilinear { pixels } => format!("{kind} {pixels}px"),
             Operation::Color { factor, sign }
             | Operation::Contrast { factor, sign }
             | Operation::Brightness { factor, sign }
@@ -397,6 +384,7 @@ impl Operation {
                 }
             },
             Operation::Cutout { size, .. } => format!("{kind} {}", extent(size)),
+            // No arguments, no label but the name.
             _ => kind.to_string(),
         }
     }
@@ -413,6 +401,16 @@ impl Operation {
                 Err(Error::field(
                     name,
                     format!("{value} is not a number between -{limit} and {limit}"),
+                ))
+            }
+        };
+        let within = |name: &str, value: f64, limit: f64| {
+            if (0.0..=limit).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::field(
+                    name,
+                    format!("{value} is not a number between 0 and {limit}"),
                 ))
             }
         };
@@ -440,6 +438,9 @@ impl Operation {
             | Operation::Contrast { factor, .. }
             | Operation::Brightness { factor, .. }
             | Operation::Sharpness { factor, .. } => finite("factor", *factor, MAX_FACTOR),
+            Operation::GaussianBlur { radius } => within("radius", *radius, MAX_RADIUS),
+            Operation::Desaturate { amount } => within("amount", *amount, 1.0),
+            Operation::CropBilinear { pixels } => within("pixels", f64::from(*pixels), MAX_PIXELS),
             Operation::Cutout { size, .. } => {
                 let (name, limit) = match size {
                     Extent::Pixels(_) => ("size", MAX_PIXELS),
@@ -468,81 +469,7 @@ const MAX_SHEAR: f64 = 1e3;
 const MAX_PIXELS: f64 = 1e6;
 const MAX_FRACTION: f64 = 1e3;
 const MAX_FACTOR: f64 = 1e6;
+const MAX_RADIUS: f64 = 1e3;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kind_names_read_back() {
-        for kind in OperationKind::ALL {
-            assert_eq!(kind.name().parse::<OperationKind>().unwrap(), kind);
-        }
-        let message = "Twirl".parse::<OperationKind>().unwrap_err().to_string();
-        assert!(
-            message.contains("Twirl") && message.contains("Rotate"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn mirroring_twice_is_the_operation() {
-        for operation in crate::SearchSpace::named("paper68").unwrap().operations() {
-            let twice = operation.mirrored().mirrored();
-            assert_eq!(twice.kind(), operation.kind());
-            if let (Operation::Color { factor: a, .. }, Operation::Color { factor: b, .. }) =
-                (twice, *operation)
-            {
-                assert!((a - b).abs() < 1e-12);
-            }
-        }
-        let shear = Operation::ShearX {
-            shear: 0.3,
-            sign: SignRule::Random,
-            warp: Warp::default(),
-        };
-        assert!(matches!(shear.mirrored(), Operation::ShearX { shear, .. } if shear == -0.3));
-    }
-
-    #[test]
-    fn out_of_range_arguments_are_named() {
-        let cases: [(Operation, &str); 5] = [
-            (Operation::Posterize { bits: 9 }, "bits"),
-            (
-                Operation::Rotate {
-                    degrees: f64::NAN,
-                    sign: SignRule::Fixed,
-                    warp: Warp::default(),
-                },
-                "degrees",
-            ),
-            (
-                Operation::Color {
-                    factor: f64::INFINITY,
-                    sign: SignRule::Fixed,
-                },
-                "factor",
-            ),
-            (
-                Operation::Cutout {
-                    size: Extent::Pixels(-1.0),
-                    fill: [0; 3],
-                },
-                "size",
-            ),
-            (
-                Operation::SolarizeAdd {
-                    add: 400,
-                    threshold: 128,
-                },
-                "add",
-            ),
-        ];
-        for (operation, field) in cases {
-            let Err(Error::Field { field: named, .. }) = operation.validate() else {
-                panic!("{operation:?} was accepted");
-            };
-            assert_eq!(named, field);
-        }
-    }
-}
+mod tests;

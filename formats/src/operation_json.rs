@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Extent, Interpolation, Operation, OperationKind, SignRule, Warp};
+use crate::operation::{Operation, OperationKind};
+use crate::operation_arguments::{
+    CutoutShape, Extent, Interpolation, Rounding, SignRule, SolarizeScope, Warp,
+};
 use crate::{Error, Result};
 
 /// Every argument any operation may have, as it stands in JSON.
@@ -30,7 +33,7 @@ pub struct OperationFields {
     /// ShearX, ShearY.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shear: Option<f64>,
-    /// TranslateX, TranslateY; either this or `fraction`.
+    /// CropBilinear (whole); TranslateX, TranslateY: either this or `fraction`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixels: Option<f64>,
     /// TranslateX, TranslateY, Cutout.
@@ -42,6 +45,21 @@ pub struct OperationFields {
     /// Color, Contrast, Brightness, Sharpness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
+    /// GaussianBlur.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius: Option<f64>,
+    /// Desaturate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<f64>,
+    /// SolarizeAdd; `below` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<SolarizeScope>,
+    /// Cutout; `centered` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<CutoutShape>,
+    /// TranslateX, TranslateY; `none` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
     /// Kinds with a direction; `fixed` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign: Option<SignRule>,
@@ -87,6 +105,11 @@ impl OperationFields {
             ("fraction", self.fraction.is_some()),
             ("size", self.size.is_some()),
             ("factor", self.factor.is_some()),
+            ("radius", self.radius.is_some()),
+            ("amount", self.amount.is_some()),
+            ("scope", self.scope.is_some()),
+            ("shape", self.shape.is_some()),
+            ("rounding", self.rounding.is_some()),
             ("sign", self.sign.is_some()),
             ("fill", self.fill.is_some()),
             ("interpolation", self.interpolation.is_some()),
@@ -128,23 +151,41 @@ fn argument_names(kind: OperationKind) -> &'static [&'static str] {
         | OperationKind::Invert
         | OperationKind::Blur
         | OperationKind::Smooth
-        | OperationKind::Rotate90 => &[],
+        | OperationKind::Rotate90
+        | OperationKind::Rotate180
+        | OperationKind::Rotate270 => &[],
+        OperationKind::GaussianBlur => &["radius"],
         OperationKind::Rotate => &["degrees", "sign", "fill", "interpolation"],
         OperationKind::ShearX | OperationKind::ShearY => {
             &["shear", "sign", "fill", "interpolation"]
         }
-        OperationKind::TranslateX | OperationKind::TranslateY => {
-            &["pixels", "fraction", "sign", "fill", "interpolation"]
-        }
+        OperationKind::TranslateX | OperationKind::TranslateY => &[
+            "pixels",
+            "fraction",
+            "rounding",
+            "sign",
+            "fill",
+            "interpolation",
+        ],
         OperationKind::Posterize => &["bits"],
         OperationKind::Solarize => &["threshold"],
-        OperationKind::SolarizeAdd => &["add", "threshold"],
+        OperationKind::SolarizeAdd => &["add", "threshold", "scope"],
         OperationKind::Color
         | OperationKind::Contrast
         | OperationKind::Brightness
         | OperationKind::Sharpness => &["factor", "sign"],
-        OperationKind::Cutout => &["size", "fraction", "fill"],
+        OperationKind::Desaturate => &["amount"],
+        OperationKind::CropBilinear => &["pixels"],
+        OperationKind::Cutout => &["size", "fraction", "shape", "fill"],
     }
+}
+
+/// A number without a fraction, within a million of zero.
+fn whole(name: &str, value: f64) -> Result<i32> {
+    if value.fract() != 0.0 || value.abs() > 1e6 {
+        return Err(Error::field(name, format!("{value} is not a whole number")));
+    }
+    Ok(value as i32)
 }
 
 impl TryFrom<OperationFields> for Operation {
@@ -173,7 +214,12 @@ impl TryFrom<OperationFields> for Operation {
             OperationKind::Invert => Operation::Invert,
             OperationKind::Blur => Operation::Blur,
             OperationKind::Smooth => Operation::Smooth,
+            OperationKind::GaussianBlur => Operation::GaussianBlur {
+                radius: fields.require("radius", fields.radius)?,
+            },
             OperationKind::Rotate90 => Operation::Rotate90,
+            OperationKind::Rotate180 => Operation::Rotate180,
+            OperationKind::Rotate270 => Operation::Rotate270,
             OperationKind::Rotate => Operation::Rotate {
                 degrees: fields.require("degrees", fields.degrees)?,
                 sign,
@@ -191,11 +237,13 @@ impl TryFrom<OperationFields> for Operation {
             },
             OperationKind::TranslateX => Operation::TranslateX {
                 offset: fields.extent("pixels", fields.pixels)?,
+                rounding: fields.rounding.unwrap_or_default(),
                 sign,
                 warp,
             },
             OperationKind::TranslateY => Operation::TranslateY {
                 offset: fields.extent("pixels", fields.pixels)?,
+                rounding: fields.rounding.unwrap_or_default(),
                 sign,
                 warp,
             },
@@ -215,16 +263,8 @@ impl TryFrom<OperationFields> for Operation {
             },
             OperationKind::SolarizeAdd => Operation::SolarizeAdd {
                 add: fields.require("add", fields.add)?,
-                threshold: {
-                    let value = threshold()?;
-                    if value.fract() != 0.0 || value.abs() > 1e6 {
-                        return Err(Error::field(
-                            "threshold",
-                            format!("{value} is not a whole number"),
-                        ));
-                    }
-                    value as i32
-                },
+                threshold: whole("threshold", threshold()?)?,
+                scope: fields.scope.unwrap_or_default(),
             },
             OperationKind::Color => Operation::Color {
                 factor: factor()?,
@@ -242,8 +282,20 @@ impl TryFrom<OperationFields> for Operation {
                 factor: factor()?,
                 sign,
             },
+            OperationKind::Desaturate => Operation::Desaturate {
+                amount: fields.require("amount", fields.amount)?,
+            },
+            OperationKind::CropBilinear => Operation::CropBilinear {
+                pixels: {
+                    let pixels = whole("pixels", fields.require("pixels", fields.pixels)?)?;
+                    u32::try_from(pixels).map_err(|_| {
+                        Error::field("pixels", format!("{pixels} is negative; nothing is added"))
+                    })?
+                },
+            },
             OperationKind::Cutout => Operation::Cutout {
                 size: fields.extent("size", fields.size)?,
+                shape: fields.shape.unwrap_or_default(),
                 fill: fields.fill.unwrap_or_default(),
             },
         };
@@ -272,7 +324,12 @@ impl From<Operation> for OperationFields {
             | Operation::Invert
             | Operation::Blur
             | Operation::Smooth
-            | Operation::Rotate90 => {}
+            | Operation::Rotate90
+            | Operation::Rotate180
+            | Operation::Rotate270 => {}
+            Operation::GaussianBlur { radius } => fields.radius = Some(radius),
+            Operation::Desaturate { amount } => fields.amount = Some(amount),
+            Operation::CropBilinear { pixels } => fields.pixels = Some(f64::from(pixels)),
             Operation::Rotate {
                 degrees,
                 sign,
@@ -285,9 +342,20 @@ impl From<Operation> for OperationFields {
                 set_warp(sign, warp);
                 fields.shear = Some(shear);
             }
-            Operation::TranslateX { offset, sign, warp }
-            | Operation::TranslateY { offset, sign, warp } => {
+            Operation::TranslateX {
+                offset,
+                rounding,
+                sign,
+                warp,
+            }
+            | Operation::TranslateY {
+                offset,
+                rounding,
+                sign,
+                warp,
+            } => {
                 set_warp(sign, warp);
+                fields.rounding = (!rounding.is_default()).then_some(rounding);
                 match offset {
                     Extent::Pixels(pixels) => fields.pixels = Some(pixels),
                     Extent::Fraction(fraction) => fields.fraction = Some(fraction),
@@ -295,7 +363,12 @@ impl From<Operation> for OperationFields {
             }
             Operation::Posterize { bits } => fields.bits = Some(i64::from(bits)),
             Operation::Solarize { threshold } => fields.threshold = Some(threshold),
-            Operation::SolarizeAdd { add, threshold } => {
+            Operation::SolarizeAdd {
+                add,
+                threshold,
+                scope,
+            } => {
+                fields.scope = (!scope.is_default()).then_some(scope);
                 fields.add = Some(add);
                 fields.threshold = Some(f64::from(threshold));
             }
@@ -306,7 +379,8 @@ impl From<Operation> for OperationFields {
                 fields.factor = Some(factor);
                 fields.sign = Some(sign);
             }
-            Operation::Cutout { size, fill } => {
+            Operation::Cutout { size, shape, fill } => {
+                fields.shape = (!shape.is_default()).then_some(shape);
                 match size {
                     Extent::Pixels(pixels) => fields.size = Some(pixels),
                     Extent::Fraction(fraction) => fields.fraction = Some(fraction),
@@ -340,6 +414,17 @@ mod tests {
                 "not both",
             ),
             (r#"{"kind":"Posterize","bits":-2}"#, "bits"),
+            (r#"{"kind":"CropBilinear","pixels":1.5}"#, "pixels"),
+            (r#"{"kind":"CropBilinear","pixels":-1}"#, "negative"),
+            (r#"{"kind":"CropBilinear","fraction":0.1}"#, "fraction"),
+            (r#"{"kind":"GaussianBlur"}"#, "radius"),
+            (r#"{"kind":"Desaturate","amount":2}"#, "amount"),
+            (r#"{"kind":"Rotate180","degrees":2}"#, "no arguments"),
+            (
+                r#"{"kind":"ShearX","shear":0.1,"rounding":"truncate"}"#,
+                "rounding",
+            ),
+            (r#"{"kind":"Cutout","size":3,"shape":"round"}"#, "round"),
             (r#"{"kind":"Twirl"}"#, "Twirl"),
             (r#"{"kind":"Color","factor":1.2,"level":3}"#, "level"),
         ] {
@@ -360,5 +445,31 @@ mod tests {
                 warp: Warp::default()
             }
         );
+    }
+
+    /// Defaults of arguments that came later stay out of the file, so that old
+    /// files keep their bytes.
+    #[test]
+    fn every_form_is_written_as_it_was_read() {
+        for json in [
+            r#"{"kind":"Rotate180"}"#,
+            r#"{"kind":"GaussianBlur","radius":1.5}"#,
+            r#"{"kind":"Desaturate","amount":0.25}"#,
+            r#"{"kind":"CropBilinear","pixels":3.0}"#,
+            r#"{"kind":"SolarizeAdd","threshold":128.0,"add":40}"#,
+            r#"{"kind":"SolarizeAdd","threshold":128.0,"add":40,"scope":"all"}"#,
+            r#"{"kind":"Cutout","size":16.0,"fill":[1,2,3]}"#,
+            r#"{"kind":"Cutout","fraction":0.2,"shape":"rectangle","fill":[1,2,3]}"#,
+            r#"{"kind":"TranslateX","pixels":3.5,"sign":"random","fill":[0,0,0],"interpolation":"nearest"}"#,
+            r#"{"kind":"TranslateY","fraction":0.1,"rounding":"truncate","sign":"fixed","fill":[0,0,0],"interpolation":"bicubic"}"#,
+        ] {
+            let operation: Operation = serde_json::from_str(json).expect(json);
+            assert_eq!(serde_json::to_string(&operation).unwrap(), json);
+        }
+        // A default that is spelled out means the same.
+        let spelled = r#"{"kind":"TranslateX","pixels":1,"rounding":"none"}"#;
+        let plain = r#"{"kind":"TranslateX","pixels":1}"#;
+        let read = |json| serde_json::from_str::<Operation>(json).unwrap();
+        assert_eq!(read(spelled), read(plain));
     }
 }

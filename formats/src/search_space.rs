@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Extent, Operation, SignRule, Warp};
+use crate::operation::Operation;
+use crate::operation_arguments::{CutoutShape, Extent, Rounding, SignRule, Warp};
 use crate::{Error, Result};
 
 /// The ordered operations a policy chooses from, and how many it draws per sample.
@@ -263,11 +264,13 @@ fn at_level(kind: LevelledKind, level: i32) -> Operation {
         },
         LevelledKind::TranslateX => Operation::TranslateX {
             offset: Extent::Pixels(f64::from(whole(10))),
+            rounding: Rounding::None,
             sign,
             warp,
         },
         LevelledKind::TranslateY => Operation::TranslateY {
             offset: Extent::Pixels(f64::from(whole(10))),
+            rounding: Rounding::None,
             sign,
             warp,
         },
@@ -276,6 +279,7 @@ fn at_level(kind: LevelledKind, level: i32) -> Operation {
         },
         LevelledKind::Cutout => Operation::Cutout {
             size: Extent::Pixels(f64::from(whole(20))),
+            shape: CutoutShape::Centered,
             fill: [125, 122, 113],
         },
         LevelledKind::Color => Operation::Color {

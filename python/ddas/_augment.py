@@ -19,16 +19,21 @@ def apply(image: ImageT, operation: str, **arguments: Any) -> ImageT:
 
     Arguments, by operation:
 
-    - Identity, FlipLR, FlipUD, AutoContrast, Equalize, Invert, Blur, Smooth, Rotate90: none
+    - Identity, FlipLR, FlipUD, AutoContrast, Equalize, Invert, Blur, Smooth: none
+    - Rotate90, Rotate180, Rotate270 (counter-clockwise, the size stays): none
+    - GaussianBlur: `radius`, the standard deviation in pixels
     - Rotate: `degrees`, counter-clockwise
     - ShearX, ShearY: `shear`
-    - TranslateX, TranslateY: `pixels` or `fraction` of the side; the content moves left or up for positive values
+    - TranslateX, TranslateY: `pixels` or `fraction` of the side; the content moves left or up for positive values;
+      `rounding` "truncate" for whole pixels, towards zero
     - Posterize: `bits` kept, 0 to 8 (0 is a black image)
     - Solarize: `threshold`
-    - SolarizeAdd: `add` and `threshold`
+    - SolarizeAdd: `add` and `threshold`; `scope` "below" (the threshold, the default) or "all" (then solarize)
     - Color, Contrast, Brightness, Sharpness: `factor`, 1.0 leaves the image as it is
+    - Desaturate: `amount`, 0 to 1 (grey)
+    - CropBilinear: `pixels` cut off each side; the rest is resized to the old size
     - Cutout: `size` in pixels or `fraction` of the width, `center=(x, y)` (the middle of the image
-      if left out), `fill`
+      if left out), `fill`, `shape` "centered" (on a pixel, the default) or "rectangle" (on any point, far edge filled)
 
     Rotate, the shears and the translations also take `fill` (three bytes, black
     if left out) and `interpolation` ("nearest", "bilinear" or "bicubic").

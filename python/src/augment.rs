@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ddas_formats::CutoutShape;
 use ddas_runtime::{EpochSchedule, Kernels, SampleRng, Stream};
 use pyo3::buffer::PyBuffer;
+use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
@@ -25,7 +27,8 @@ impl Operation {
 
     /// Applies the operation to `pixels` (height x width x 3 bytes) as given, without a sign flip.
     ///
-    /// `center` is the pixel (x, y) on which Cutout is centred, the middle of the image if None.
+    /// `center` is the point (x, y) on which Cutout is centred, the middle of the image if None: a
+    /// pixel, or for its shape `rectangle` any point within the image.
     #[pyo3(signature = (pixels, width, height, center))]
     fn apply<'py>(
         &self,
@@ -52,41 +55,65 @@ impl Operation {
         center: Option<&Bound<'_, PyAny>>,
         width: u32,
         height: u32,
-    ) -> PyResult<Option<(u32, u32)>> {
-        if !matches!(self.0, ddas_formats::Operation::Cutout { .. }) {
+    ) -> PyResult<Option<(f64, f64)>> {
+        let ddas_formats::Operation::Cutout { shape, .. } = self.0 else {
             return match center {
                 None => Ok(None),
                 Some(_) => Err(arguments::unexpected(self.0.kind(), "center")),
             };
-        }
-        let Some(center) = center else {
-            return Ok(Some((width / 2, height / 2)));
         };
-        let (x, y) = pair(center)?;
-        match (u32::try_from(x), u32::try_from(y)) {
-            (Ok(x), Ok(y)) if x < width && y < height => Ok(Some((x, y))),
-            _ => Err(PyValueError::new_err(format!(
-                "Cutout: argument `center` must be a pixel (x, y) of the image, \
-                 which is {width} wide and {height} high, got ({x}, {y})"
-            ))),
-        }
+        let Some(center) = center else {
+            return Ok(None);
+        };
+        let size = format!("the image, which is {width} wide and {height} high");
+        let (right, bottom) = (f64::from(width), f64::from(height));
+        let (what, (x, y)) = match shape {
+            CutoutShape::Centered => match pair::<i64>(center) {
+                Some((x, y))
+                    if (0..i64::from(width)).contains(&x)
+                        && (0..i64::from(height)).contains(&y) =>
+                {
+                    return Ok(Some((x as f64, y as f64)));
+                }
+                Some((x, y)) => (
+                    format!("a pixel (x, y) of {size}"),
+                    (x.to_string(), y.to_string()),
+                ),
+                None => return Err(no_pair(center, "a pixel (x, y), two whole numbers")?),
+            },
+            CutoutShape::Rectangle => match pair::<f64>(center) {
+                Some((x, y)) if (0.0..=right).contains(&x) && (0.0..=bottom).contains(&y) => {
+                    return Ok(Some((x, y)));
+                }
+                Some((x, y)) => (
+                    format!("a point (x, y) within {size}"),
+                    (x.to_string(), y.to_string()),
+                ),
+                None => return Err(no_pair(center, "a point (x, y), two numbers")?),
+            },
+        };
+        Err(PyValueError::new_err(format!(
+            "Cutout: argument `center` must be {what}, got ({x}, {y})"
+        )))
     }
 }
 
-/// Two whole numbers from anything that yields them: a tuple, a list, an array.
-fn pair(center: &Bound<'_, PyAny>) -> PyResult<(i64, i64)> {
-    let numbers = center.try_iter().and_then(|items| {
+/// Two numbers from anything that yields them: a tuple, a list, an array.
+fn pair<'py, T: FromPyObjectOwned<'py>>(center: &Bound<'py, PyAny>) -> Option<(T, T)> {
+    let numbers: PyResult<Vec<T>> = center.try_iter().and_then(|items| {
         items
-            .map(|item| item?.extract())
-            .collect::<PyResult<Vec<i64>>>()
+            .map(|item| item?.extract().map_err(Into::into))
+            .collect()
     });
-    match numbers.as_deref() {
-        Ok(&[x, y]) => Ok((x, y)),
-        _ => Err(PyTypeError::new_err(format!(
-            "Cutout: argument `center` must be a pixel (x, y), two whole numbers, got {}",
-            center.repr()?
-        ))),
-    }
+    let [x, y] = <[T; 2]>::try_from(numbers.ok()?).ok()?;
+    Some((x, y))
+}
+
+fn no_pair(center: &Bound<'_, PyAny>, what: &str) -> PyResult<PyErr> {
+    Ok(PyTypeError::new_err(format!(
+        "Cutout: argument `center` must be {what}, got {}",
+        center.repr()?
+    )))
 }
 
 /// A policy replayed on single images.

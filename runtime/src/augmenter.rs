@@ -1,6 +1,6 @@
 //! Drawn operations on pixels.
 
-use ddas_formats::Operation;
+use ddas_formats::{CutoutShape, Operation};
 
 use crate::image::Image;
 use crate::kernels::Kernels;
@@ -84,8 +84,15 @@ impl Augmenter {
 }
 
 fn apply_one(kernels: &mut Kernels, operation: &Operation, rng: &mut SampleRng, image: &mut Image) {
+    let (width, height) = (image.width(), image.height());
     let center = match operation {
-        Operation::Cutout { .. } => Some((rng.below(image.width()), rng.below(image.height()))),
+        Operation::Cutout { shape, .. } => Some(match shape {
+            CutoutShape::Centered => (f64::from(rng.below(width)), f64::from(rng.below(height))),
+            CutoutShape::Rectangle => (
+                rng.between(f64::from(width), 1.0),
+                rng.between(f64::from(height), 1.0),
+            ),
+        }),
         _ => None,
     };
     kernels.apply(operation, center, image);
@@ -95,7 +102,7 @@ fn apply_one(kernels: &mut Kernels, operation: &Operation, rng: &mut SampleRng, 
 mod tests {
     use super::*;
     use crate::rng::Stream;
-    use ddas_formats::{Extent, SearchSpace, SignRule, Snapshot, Warp};
+    use ddas_formats::{Extent, Rounding, SearchSpace, SignRule, Snapshot, Warp};
 
     fn rng(index: u64) -> SampleRng {
         SampleRng::new(5, 1, index, Stream::Policy)
@@ -132,6 +139,7 @@ mod tests {
     fn apply_keeps_signs_and_apply_drawn_draws_them() {
         let left = Operation::TranslateX {
             offset: Extent::Pixels(1.0),
+            rounding: Rounding::None,
             sign: SignRule::Random,
             warp: Warp::default(),
         };
@@ -161,6 +169,7 @@ mod tests {
     fn cutout_reaches_every_pixel() {
         let cutout = Operation::Cutout {
             size: Extent::Pixels(2.0),
+            shape: CutoutShape::Centered,
             fill: [9, 9, 9],
         };
         let mut augmenter = Augmenter::default();

@@ -134,7 +134,7 @@ pub(crate) fn resolve_sign(operation: &Operation, rng: &mut SampleRng) -> Operat
 mod tests {
     use super::*;
     use crate::rng::Stream;
-    use ddas_formats::{Extent, Warp};
+    use ddas_formats::{Extent, Rounding, Warp};
 
     fn rng(index: u64) -> SampleRng {
         SampleRng::new(11, 2, index, Stream::Policy)
@@ -231,6 +231,7 @@ mod tests {
     fn random_signs_are_fair_and_fixed_ones_stay() {
         let translate = |sign| Operation::TranslateX {
             offset: Extent::Pixels(3.0),
+            rounding: Rounding::None,
             sign,
             warp: Warp::default(),
         };

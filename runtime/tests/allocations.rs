@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ddas_formats::{
-    Encoding, Extent, Interpolation, Operation, Policy, Sample, SearchSpace, SignRule, Snapshot,
-    Warp,
+    Encoding, Extent, Interpolation, Operation, Policy, Rounding, Sample, SearchSpace, SignRule,
+    Snapshot, Warp,
 };
 use ddas_runtime::{
     Dtype, Image, Kernels, Layout as Axes, OutputFormat, PassOrder, Pipeline, PipelineScratch,
@@ -63,17 +63,20 @@ fn kernels_and_resizer_reuse_their_memory() {
         });
         operations.push(Operation::TranslateX {
             offset: Extent::Fraction(0.45),
+            rounding: Rounding::None,
             sign,
             warp,
         });
     }
+    operations.push(Operation::GaussianBlur { radius: 1.7 });
+    operations.push(Operation::CropBilinear { pixels: 5 });
     let mut kernels = Kernels::default();
     let mut resizer = Resizer::default();
     let mut image = Image::new(64, 48);
     let mut resized = Image::default();
     let mut round = || {
         for operation in &operations {
-            kernels.apply(operation, Some((3, 4)), &mut image);
+            kernels.apply(operation, Some((3.0, 4.0)), &mut image);
         }
         for order in [PassOrder::HorizontalFirst, PassOrder::Pillow13] {
             for (width, height) in [(64, 48), (20, 48), (13, 40)] {

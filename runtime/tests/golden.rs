@@ -149,7 +149,10 @@ fn every_operation_equals_pillow() {
         let operation: Operation = serde_json::from_str(fields[1]).unwrap();
         let center = match fields[2] {
             "-" => None,
-            place => Some(side_by_side(place, ',')),
+            place => {
+                let (x, y) = place.split_once(',').unwrap();
+                Some((x.parse().unwrap(), y.parse().unwrap()))
+            }
         };
         let mut kernels = Kernels::default();
         differing(&groups, fields, cases, |image, out| {

@@ -3,13 +3,15 @@
 //! Kernels are filed by access pattern, as Pillow's C files are: single values
 //! ([`point`]), blends with a degenerate image ([`blend`]), neighbourhoods
 //! ([`filter`]), moves of whole pixels ([`geometry`]), affine maps ([`affine`]
-//! and [`interpolate`]), and [`cutout`]. [`Kernels::apply`] is the one place
-//! that knows them all. `x86` holds faster versions of some, bit for bit the same.
+//! and [`interpolate`]), box blurs ([`gaussian`]), and [`cutout`].
+//! [`Kernels::apply`] is the one place that knows them all. `x86` holds faster
+//! versions of some, bit for bit the same.
 
 mod affine;
 mod blend;
 mod cutout;
 mod filter;
+mod gaussian;
 mod geometry;
 mod interpolate;
 mod point;
@@ -20,9 +22,10 @@ mod versions;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use ddas_formats::{Operation, Warp};
+use ddas_formats::{CutoutShape, Operation, SolarizeScope, Warp};
 
 use crate::image::Image;
+use crate::resize::{PassOrder, Rect, ResizeFilter, Resizer};
 
 /// Applies operations to images; holds the scratch memory of one thread.
 ///
@@ -50,20 +53,23 @@ pub struct Kernels {
     target: Image,
     filter: filter::FilterScratch,
     columns: Vec<Option<u32>>,
+    blur: gaussian::BlurScratch,
+    resizer: Resizer,
 }
 
 impl Kernels {
     /// Applies `operation` to `image`, with its arguments as they stand: the
     /// sign rule is for whoever draws, and ignored here.
     ///
-    /// `cutout_center` is the pixel (x, y) Cutout's square is centred on; the
-    /// middle of the image when there is none. Other kinds do not look at it.
+    /// `cutout_center` is the point (x, y) Cutout's square is centred on, which
+    /// for [`CutoutShape::Centered`] means the pixel that holds it; the middle of
+    /// the image when there is none. Other kinds do not look at it.
     ///
     /// The size of the image never changes.
     pub fn apply(
         &mut self,
         operation: &Operation,
-        cutout_center: Option<(u32, u32)>,
+        cutout_center: Option<(f64, f64)>,
         image: &mut Image,
     ) {
         let (width, height) = (image.width(), image.height());
@@ -72,6 +78,8 @@ impl Kernels {
             Operation::FlipLR => geometry::flip_left_right(image),
             Operation::FlipUD => geometry::flip_top_bottom(image),
             Operation::Rotate90 => self.rotate(image, 90.0, Warp::default()),
+            Operation::Rotate180 => geometry::turn_180(image),
+            Operation::Rotate270 => self.rotate(image, 270.0, Warp::default()),
             Operation::Rotate { degrees, warp, .. } => self.rotate(image, degrees, warp),
             Operation::ShearX { shear, warp, .. } => {
                 self.affine(image, &[1.0, shear, 0.0, 0.0, 1.0, 0.0], warp);
@@ -79,26 +87,38 @@ impl Kernels {
             Operation::ShearY { shear, warp, .. } => {
                 self.affine(image, &[1.0, 0.0, 0.0, shear, 1.0, 0.0], warp);
             }
-            Operation::TranslateX { offset, warp, .. } => {
-                self.affine(
-                    image,
-                    &[1.0, 0.0, offset.pixels(width), 0.0, 1.0, 0.0],
-                    warp,
-                );
+            Operation::TranslateX {
+                offset,
+                rounding,
+                warp,
+                ..
+            } => {
+                let offset = rounding.apply(offset.pixels(width));
+                self.affine(image, &[1.0, 0.0, offset, 0.0, 1.0, 0.0], warp);
             }
-            Operation::TranslateY { offset, warp, .. } => {
-                self.affine(
-                    image,
-                    &[1.0, 0.0, 0.0, 0.0, 1.0, offset.pixels(height)],
-                    warp,
-                );
+            Operation::TranslateY {
+                offset,
+                rounding,
+                warp,
+                ..
+            } => {
+                let offset = rounding.apply(offset.pixels(height));
+                self.affine(image, &[1.0, 0.0, 0.0, 0.0, 1.0, offset], warp);
             }
             Operation::Invert => point::invert(image),
             Operation::Posterize { bits } => point::posterize(image, bits),
             Operation::Solarize { threshold } => point::solarize(image, threshold),
-            Operation::SolarizeAdd { add, threshold } => {
-                point::solarize_add(image, add, threshold);
-            }
+            Operation::SolarizeAdd {
+                add,
+                threshold,
+                scope,
+            } => match scope {
+                SolarizeScope::Below => point::solarize_add(image, add, threshold),
+                SolarizeScope::All => {
+                    point::solarize_add(image, add, i32::MAX);
+                    point::solarize(image, f64::from(threshold));
+                }
+            },
             Operation::AutoContrast => point::auto_contrast(image),
             Operation::Equalize => point::equalize(image),
             Operation::Blur => {
@@ -109,16 +129,28 @@ impl Kernels {
                 filter::smooth(image, &mut self.filter, &mut self.target);
                 self.take_target(image);
             }
+            Operation::GaussianBlur { radius } => {
+                gaussian::gaussian_blur(image, radius, &mut self.blur);
+            }
             Operation::Color { factor, .. } => blend::color(image, factor),
+            Operation::Desaturate { amount } => blend::color(image, 1.0 - amount),
             Operation::Contrast { factor, .. } => blend::contrast(image, factor),
             Operation::Brightness { factor, .. } => blend::brightness(image, factor),
             Operation::Sharpness { factor, .. } => {
                 blend::sharpness(image, factor, &mut self.filter, &mut self.target);
             }
-            Operation::Cutout { size, fill } => {
-                let center = cutout_center.unwrap_or((width / 2, height / 2));
-                // Truncates; a side no image has is as good as the largest.
-                cutout::cutout(image, center, size.pixels(width) as u32, fill);
+            Operation::CropBilinear { pixels } => self.crop_bilinear(image, pixels),
+            Operation::Cutout { size, shape, fill } => {
+                let middle = || (f64::from(width) / 2.0, f64::from(height) / 2.0);
+                let (x, y) = cutout_center.unwrap_or_else(middle);
+                match shape {
+                    CutoutShape::Centered => {
+                        // Truncates; a side no image has is as good as the largest.
+                        let side = size.pixels(width) as u32;
+                        cutout::cutout(image, (x as u32, y as u32), side, fill);
+                    }
+                    CutoutShape::Rectangle => cutout::rectangle(image, (x, y), size, fill),
+                }
             }
         }
     }
@@ -142,6 +174,38 @@ impl Kernels {
         }
     }
 
+    /// Cuts `border` pixels off each side and resizes the rest to the old size.
+    /// Leaves the image alone where nothing would be left of it.
+    fn crop_bilinear(&mut self, image: &mut Image, border: u32) {
+        let (width, height) = (image.width(), image.height());
+        let rest = |side: u32| side.checked_sub(border)?.checked_sub(border);
+        let (Some(columns @ 1..), Some(rows @ 1..)) = (rest(width), rest(height)) else {
+            return;
+        };
+        if border == 0 {
+            return;
+        }
+        let crop = Rect {
+            x: border,
+            y: border,
+            width: columns,
+            height: rows,
+        };
+        // Neither side shrinks, so both orders are the same one.
+        let (filter, order) = (ResizeFilter::Bilinear, PassOrder::HorizontalFirst);
+        let resized = self.resizer.resize_crop(
+            image,
+            crop,
+            (width, height),
+            filter,
+            order,
+            &mut self.target,
+        );
+        if resized.is_ok() {
+            self.take_target(image);
+        }
+    }
+
     fn affine(&mut self, image: &mut Image, matrix: &affine::Matrix, warp: Warp) {
         const IDENTITY: affine::Matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
         if *matrix == IDENTITY {
@@ -158,7 +222,7 @@ impl Kernels {
 
 #[cfg(test)]
 mod tests {
-    use ddas_formats::{Extent, Interpolation, SignRule};
+    use ddas_formats::{Extent, Interpolation, Rounding, SignRule};
 
     use super::*;
 
@@ -201,7 +265,12 @@ mod tests {
         for (width, height) in sizes {
             let mut image = Image::new(width, height);
             let mut apply = |operation| {
-                for center in [None, Some((0, 0)), Some((u32::MAX, u32::MAX))] {
+                for center in [
+                    None,
+                    Some((0.0, 0.0)),
+                    Some((1e300, f64::NAN)),
+                    Some((-3.5, -1e9)),
+                ] {
                     kernels.apply(&operation, center, &mut image);
                     assert_eq!((image.width(), image.height()), (width, height));
                 }
@@ -215,16 +284,30 @@ mod tests {
                 Operation::Blur,
                 Operation::Smooth,
                 Operation::Rotate90,
+                Operation::Rotate180,
+                Operation::Rotate270,
                 Operation::Posterize { bits: 255 },
                 Operation::SolarizeAdd {
                     add: i32::MIN,
                     threshold: i32::MIN,
+                    scope: SolarizeScope::Below,
                 },
+                Operation::SolarizeAdd {
+                    add: i32::MAX,
+                    threshold: i32::MAX,
+                    scope: SolarizeScope::All,
+                },
+                Operation::CropBilinear { pixels: 0 },
+                Operation::CropBilinear { pixels: 1 },
+                Operation::CropBilinear { pixels: 2 },
+                Operation::CropBilinear { pixels: u32::MAX },
             ] {
                 apply(operation);
             }
             for number in numbers {
                 apply(Operation::Solarize { threshold: number });
+                apply(Operation::GaussianBlur { radius: number });
+                apply(Operation::Desaturate { amount: number });
                 let factor = number;
                 apply(Operation::Color { factor, sign });
                 apply(Operation::Contrast { factor, sign });
@@ -232,7 +315,10 @@ mod tests {
                 apply(Operation::Sharpness { factor, sign });
                 for extent in [Extent::Pixels(number), Extent::Fraction(number)] {
                     let fill = [1, 2, 3];
-                    apply(Operation::Cutout { size: extent, fill });
+                    for shape in [CutoutShape::Centered, CutoutShape::Rectangle] {
+                        let size = extent;
+                        apply(Operation::Cutout { size, shape, fill });
+                    }
                     for interpolation in interpolations {
                         let warp = Warp {
                             fill,
@@ -246,8 +332,20 @@ mod tests {
                         });
                         apply(Operation::ShearX { shear, sign, warp });
                         apply(Operation::ShearY { shear, sign, warp });
-                        apply(Operation::TranslateX { offset, sign, warp });
-                        apply(Operation::TranslateY { offset, sign, warp });
+                        for rounding in [Rounding::None, Rounding::Truncate] {
+                            apply(Operation::TranslateX {
+                                offset,
+                                rounding,
+                                sign,
+                                warp,
+                            });
+                            apply(Operation::TranslateY {
+                                offset,
+                                rounding,
+                                sign,
+                                warp,
+                            });
+                        }
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! Every version of every kernel against the plain one.
 
-use ddas_formats::{Extent, Interpolation, Operation, SignRule, Warp};
+use ddas_formats::{
+    CutoutShape, Extent, Interpolation, Operation, Rounding, SignRule, SolarizeScope, Warp,
+};
 
 use super::Kernels;
 use super::test_images::Kind;
@@ -50,13 +52,25 @@ fn operations() -> Vec<Operation> {
         Operation::SolarizeAdd {
             add: 77,
             threshold: 128,
+            scope: SolarizeScope::Below,
         },
         Operation::SolarizeAdd {
             add: -77,
             threshold: 256,
+            scope: SolarizeScope::Below,
         },
+        Operation::SolarizeAdd {
+            add: 77,
+            threshold: 128,
+            scope: SolarizeScope::All,
+        },
+        Operation::GaussianBlur { radius: 0.3 },
+        Operation::GaussianBlur { radius: 2.0 },
+        Operation::GaussianBlur { radius: 30.0 },
+        Operation::CropBilinear { pixels: 3 },
         Operation::Cutout {
             size: Extent::Pixels(7.0),
+            shape: CutoutShape::Centered,
             fill: [1, 2, 3],
         },
     ];
@@ -105,9 +119,19 @@ fn operations() -> Vec<Operation> {
             operations.push(Operation::ShearY { shear, sign, warp });
         }
         for pixels in [6.0, -6.0, 0.4, -0.7, 31.5, 1e6] {
-            let offset = Extent::Pixels(pixels);
-            operations.push(Operation::TranslateX { offset, sign, warp });
-            operations.push(Operation::TranslateY { offset, sign, warp });
+            let (offset, rounding) = (Extent::Pixels(pixels), Rounding::None);
+            operations.push(Operation::TranslateX {
+                offset,
+                rounding,
+                sign,
+                warp,
+            });
+            operations.push(Operation::TranslateY {
+                offset,
+                rounding,
+                sign,
+                warp,
+            });
         }
     }
     operations
@@ -123,9 +147,10 @@ fn every_version_gives_the_same_bytes() {
             let mut expected = Vec::new();
             on_every_cpu(|cpu| {
                 let mut kernels = Kernels::default();
+                let center = (f64::from(width / 3), f64::from(height / 2));
                 for (i, operation) in operations.iter().enumerate() {
                     let mut changed = image.clone();
-                    kernels.apply(operation, Some((width / 3, height / 2)), &mut changed);
+                    kernels.apply(operation, Some(center), &mut changed);
                     if cpu == Cpu::Baseline {
                         expected.push(changed);
                     } else {
