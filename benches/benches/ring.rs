@@ -70,6 +70,7 @@ fn consume(role: &str) {
             rank: 0,
             timeout: LONG,
             dir,
+            ..ConnectOptions::default()
         },
     )
     .expect("the daemon");
@@ -118,7 +119,7 @@ fn processor_seconds() -> f64 {
 
 fn info(batch_size: u32, side: usize, dtype: &str) -> StreamInfo {
     serde_json::from_value(serde_json::json!({
-        "protocol": 1, "daemon_pid": 0, "dataset": "bench", "samples": 1, "classes": 1, "epochs": 1,
+        "protocol": 2, "daemon_pid": 0, "dataset": "bench", "samples": 1, "classes": 1, "epochs": 1,
         "batch_size": batch_size, "global_batch_size": batch_size, "steps_per_epoch": 1, "world_size": 1,
         "rank": 0, "dtype": dtype, "layout": "nchw", "shape": [3, side, side],
         "normalization": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}, "recipe": "bench",
@@ -152,6 +153,7 @@ fn stream(
         slots: 4,
         batch_size: batch_size as usize,
         sample_bytes,
+        mixes: false,
     };
     let options = ServerOptions {
         dir: Some(dir.path().to_owned()),
@@ -202,6 +204,7 @@ fn serve() {
         slots: 2,
         batch_size: 1,
         sample_bytes: 3,
+        mixes: false,
     };
     let options = ServerOptions {
         dir,
@@ -222,6 +225,7 @@ fn deaths() {
             rank: 0,
             timeout: LONG,
             dir: Some(dir.path().to_owned()),
+            ..ConnectOptions::default()
         };
         let mut consumer = Consumer::connect("bench", options).expect("the daemon");
         let waiting = std::thread::spawn(move || (consumer.receive(LONG).is_err(), now()));
@@ -241,6 +245,7 @@ fn deaths() {
         slots: 2,
         batch_size: 1,
         sample_bytes: 3,
+        mixes: false,
     };
     let options = ServerOptions {
         dir: Some(dir.path().to_owned()),

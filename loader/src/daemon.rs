@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::engine::{BatchSink, BatchSlot, Engine, EpochReport, Progress};
+use crate::engine::{BatchSink, BatchSlot, Engine, EpochReport, MixingRoom, Progress};
 use crate::error::{Result, one_line};
 use crate::plan::BatchPart;
 use crate::ring::{self, BatchMeta, RingServer, RingShape, RingWriter, ServerOptions, WriteSlot};
@@ -62,6 +62,7 @@ impl Daemon {
                 slots,
                 batch_size: stream.plan.rank_batch_size(),
                 sample_bytes: stream.pipeline.sample_bytes(),
+                mixes: stream.pipeline.mix().is_some(),
             };
             match RingServer::start(
                 &options.name,
@@ -149,8 +150,9 @@ impl Daemon {
     }
 
     /// Lets consumers take what is published: as long as it takes. The grace period ends the wait once a stop was
-    /// asked for, and once the consumers have gone: a trainer that has seen the end often exits with the last batch
-    /// still in its hands, while one that crashed may come back for the batches it has not read.
+    /// asked for, and once the consumers have gone without having received everything: one that crashed may come back
+    /// for the batches it has not read. A trainer that exits with the last batch still in its hands has received it,
+    /// which the ring knows: it is not waited for.
     fn drain(&self, stop: &AtomicBool) {
         let slots = self.shape.slots as u64 * u64::from(self.engine.plan().options().world_size);
         let mut visited = self.engine.progress().batches > slots;
@@ -200,7 +202,7 @@ impl BatchSink for RingSink {
     }
 }
 
-// SAFETY: images, labels and indices of a ring's slot are separate parts of the daemon's own mapping, which lives and
+// SAFETY: the arrays of a ring's slot are separate parts of the daemon's own mapping, which lives and
 // stays in place as long as the slot; consumers read them only once the slot is published.
 unsafe impl BatchSlot for WriteSlot {
     fn images_mut(&mut self) -> &mut [u8] {
@@ -213,6 +215,10 @@ unsafe impl BatchSlot for WriteSlot {
 
     fn indices_mut(&mut self) -> &mut [u64] {
         WriteSlot::indices_mut(self)
+    }
+
+    fn mixing_mut(&mut self) -> Option<MixingRoom<'_>> {
+        WriteSlot::mixing_mut(self).map(|(labels, weights)| MixingRoom { labels, weights })
     }
 
     fn publish(self, part: &BatchPart, snapshot: Option<u32>) -> Result<()> {

@@ -139,6 +139,7 @@ impl Stream {
                 step: options.start.step,
             },
             last: options.last.to_string(),
+            mixes: self.pipeline.mix().is_some(),
         };
         (0..options.world_size).map(info).collect()
     }

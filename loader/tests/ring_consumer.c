@@ -1,9 +1,9 @@
 /* A consumer of the ring in C, written from docs/shared-memory.md alone.
  *
- *     cc -O2 -o ring_consumer ring_consumer.c && ./ring_consumer SOCKET RANK
+ *     cc -O2 -o ring_consumer ring_consumer.c && ./ring_consumer SOCKET RANK [current|next-epoch]
  *
  * Prints "SEQUENCE EPOCH STEP SAMPLES SUM" for each batch (SUM of image bytes,
- * labels and indices, modulo 2^64), then "end". Exit status 1 on any error. */
+ * labels, indices, partners' labels and weights' bits, modulo 2^64), then "end". Exit status 1 on any error. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD = 128, WAKE = 256, STATE = 384, MESSAGE_BYTES = 388, MESSAGE = 512, ACK_WORDS = 64 };
+enum { HEAD = 128, WAKE = 256, STATE = 384, MESSAGE_BYTES = 388, MESSAGE = 512, ACK_TAKEN = 16, ACK_WORDS = 64 };
 
 static _Noreturn void fail(const char *why) {
     fprintf(stderr, "ring_consumer: %s\n", why);
@@ -57,14 +57,15 @@ static uint32_t crc32c(const uint8_t *bytes, size_t count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) fail("usage: ring_consumer SOCKET RANK");
+    if (argc != 3 && argc != 4) fail("usage: ring_consumer SOCKET RANK [current|next-epoch]");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
     int server = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (connect(server, (struct sockaddr *)&address, sizeof address) != 0) fail("no daemon there");
 
     static char text[128 * 1024 + 1];
-    int length = snprintf(text, sizeof text, "{\"protocol\":1,\"rank\":%d}", atoi(argv[2]));
+    int length = snprintf(text, sizeof text, "{\"protocol\":2,\"rank\":%d,\"start\":\"%s\"}", atoi(argv[2]),
+                          argc == 4 ? argv[3] : "current");
     if (send(server, text, (size_t)length, MSG_NOSIGNAL) != length) fail("the daemon does not listen");
     union { struct cmsghdr header; char space[CMSG_SPACE(3 * sizeof(int))]; } control;
     struct iovec part = {text, sizeof text - 1};
@@ -81,13 +82,16 @@ int main(int argc, char **argv) {
     size_t data_bytes, ack_bytes;
     const uint8_t *data = map(fds[0], PROT_READ, &data_bytes);
     uint8_t *ack = map(fds[1], PROT_READ | PROT_WRITE, &ack_bytes);
-    if (memcmp(data, "DDASRING", 8) != 0 || (u32(data + 8) & 0xffff) != 1) fail("not a ring of version 1");
+    if (memcmp(data, "DDASRING", 8) != 0 || (u32(data + 8) & 0xffff) != 2) fail("not a ring of version 2");
     if (u32(data + 124) != crc32c(data, 124)) fail("the header is damaged");
     static const size_t element[] = {0, 1, 4, 2, 2};
     uint64_t slots = u32(data + 24), slot_bytes = u64(data + 32), table = u32(data + 12);
     uint64_t sample = element[data[92] <= 4 ? data[92] : 0] * u32(data + 96) * u32(data + 100) * u32(data + 104);
-    uint64_t labels = (u32(data + 88) * sample + 63) / 64 * 64;
-    uint64_t indices = (labels + 8 * (uint64_t)u32(data + 88) + 63) / 64 * 64;
+    uint64_t batch = u32(data + 88), labels = (batch * sample + 63) / 64 * 64;
+    uint64_t indices = (labels + 8 * batch + 63) / 64 * 64;
+    int mixes = data[95];
+    uint64_t mixed = mixes ? (indices + 8 * batch + 63) / 64 * 64 : 0;
+    uint64_t weights = mixes ? (mixed + 8 * batch + 63) / 64 * 64 : 0;
     uint64_t payload = (table + 128 * slots + 4095) / 4096 * 4096;
     if (payload + slots * slot_bytes != data_bytes || ack_bytes < ACK_WORDS + 8 * slots) fail("sizes do not match");
 
@@ -113,9 +117,13 @@ int main(int argc, char **argv) {
         if (load(entry) != n || u64(entry + 8) != n || u32(entry + 124) != crc32c(entry + 8, 116)) fail("bad descriptor");
         if (u64(entry + 40) != start || u64(entry + 56) != start + labels || u64(entry + 64) != start + indices)
             fail("bad offsets");
+        if (mixes && (u64(entry + 96) != start + mixed || u64(entry + 104) != start + weights)) fail("bad offsets");
+        atomic_store_explicit((_Atomic uint64_t *)(ack + ACK_TAKEN), n, memory_order_release);
         uint64_t samples = u32(entry + 28), sum = 0;
         for (uint64_t at = 0; at < samples * sample; at++) sum += data[start + at];
         for (uint64_t at = 0; at < samples; at++) sum += u64(data + start + labels + 8 * at) + u64(data + start + indices + 8 * at);
+        for (uint64_t at = 0; mixes && at < samples; at++)
+            sum += u64(data + start + mixed + 8 * at) + u32(data + start + weights + 4 * at);
         printf("%llu %u %llu %llu %llu\n", (unsigned long long)n, u32(entry + 24), (unsigned long long)u64(entry + 16),
                (unsigned long long)samples, (unsigned long long)sum);
         atomic_store_explicit((_Atomic uint64_t *)(ack + ACK_WORDS + 8 * slot), n, memory_order_release);

@@ -43,6 +43,10 @@ fn main() -> ExitCode {
             a_successor_gets_what_the_killed_one_held,
         ),
         (
+            "a_trainer_that_dies_with_the_last_batch_in_hand_is_not_waited_for",
+            a_trainer_that_dies_with_the_last_batch_in_hand_is_not_waited_for,
+        ),
+        (
             "a_stopped_consumer_holds_back_and_loses_nothing",
             a_stopped_consumer_holds_back_and_loses_nothing,
         ),
@@ -127,6 +131,7 @@ fn join(dir: &Path) -> Consumer {
             rank: 0,
             timeout: LONG,
             dir: Some(dir.to_owned()),
+            ..ConnectOptions::default()
         },
     )
     .unwrap()
@@ -390,6 +395,32 @@ fn a_successor_gets_what_the_killed_one_held() {
     let mut successor = daemon.connect_when_alone();
     (7..=20).for_each(|sequence| check(&successor.receive(LONG).unwrap().unwrap(), sequence));
     writer.join().unwrap();
+    assert!(daemon.server.finish(LONG));
+}
+
+fn a_trainer_that_dies_with_the_last_batch_in_hand_is_not_waited_for() {
+    let daemon = Daemon::start(3, 1);
+    let writer = daemon.write(1..=20);
+    let trainer = Actor::start("hold:20", daemon.dir.path());
+    trainer.until("holding");
+    writer.join().unwrap();
+    assert!(
+        !daemon.server.finish(SHORT),
+        "a living trainer is waited for"
+    );
+    trainer.signal(Signal::KILL);
+    assert!(daemon.server.finish(LONG));
+    // One that had not received the last batch may come back for it.
+    let daemon = Daemon::start(3, 1);
+    let writer = daemon.write(1..=20);
+    let crashed = Actor::start("hold:19", daemon.dir.path());
+    crashed.until("holding");
+    writer.join().unwrap();
+    crashed.signal(Signal::KILL);
+    daemon.wait(|daemon| daemon.server.status().ranks[0].consumers.is_empty());
+    assert!(!daemon.server.finish(SHORT));
+    let mut successor = daemon.connect();
+    (19..=20).for_each(|sequence| check(&successor.receive(LONG).unwrap().unwrap(), sequence));
     assert!(daemon.server.finish(LONG));
 }
 

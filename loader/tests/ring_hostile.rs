@@ -132,14 +132,14 @@ fn another_protocol_version_is_refused_on_both_sides() {
     let daemon = Daemon::start(2, 1);
     let socket = raw_connect(&daemon.dir.path().join("toy.sock"));
     raw_send(&socket, br#"{"protocol": 99, "rank": 0}"#, &[]);
-    assert_eq!(raw_receive(&socket).0, r#"{"version":1}"#);
+    assert_eq!(raw_receive(&socket).0, r#"{"version":2}"#);
     assert_eq!(raw_receive(&socket).0, "", "the daemon hangs up");
 
     let fake = fake_daemon(daemon.dir.path(), br#"{"version":7}"#.to_vec(), Vec::new());
     match connect_to_fake(&daemon) {
         Err(Error::VersionMismatch {
             daemon: 7,
-            consumer: 1,
+            consumer: 2,
         }) => {}
         other => panic!("{other:?}"),
     }
@@ -153,7 +153,7 @@ fn nonsense_on_the_socket_hurts_nobody() {
     let mut silent = Vec::new();
     let deep = "[".repeat(4000);
     let long = "x".repeat(10_000);
-    let wrong_rank = r#"{"protocol": 1, "rank": "a"}"#;
+    let wrong_rank = r#"{"protocol": 2, "rank": "a"}"#;
     for message in [
         "",
         "{",
@@ -205,7 +205,7 @@ fn a_hostile_consumer_hurts_only_itself() {
     let daemon = Daemon::start(3, 2);
     let mut victim = daemon.connect();
     let socket = raw_connect(&daemon.dir.path().join("toy.sock"));
-    raw_send(&socket, br#"{"protocol": 1, "rank": 0}"#, &[]);
+    raw_send(&socket, br#"{"protocol": 2, "rank": 0}"#, &[]);
     let (answer, descriptors) = raw_receive(&socket);
     assert!(answer.starts_with(r#"{"joined":"#), "{answer}");
     let [data, ack, _] = <[OwnedFd; 3]>::try_from(descriptors).unwrap();
@@ -280,7 +280,7 @@ fn a_hostile_daemon_is_an_error_not_a_crash() {
     let daemon = Daemon::start(2, 1);
     let honest = || {
         let socket = raw_connect(&daemon.dir.path().join("toy.sock"));
-        raw_send(&socket, br#"{"protocol": 1}"#, &[]);
+        raw_send(&socket, br#"{"protocol": 2}"#, &[]);
         let (answer, descriptors) = raw_receive(&socket);
         (answer.into_bytes(), descriptors)
     };

@@ -1,9 +1,13 @@
 //! MixUp and CutMix in the engine: what comes out is the definition applied to finished samples, whoever makes them.
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use ddas_formats::Dataset;
-use ddas_loader::{Engine, Error, MemoryBatch, MemorySink, PlanError, PlanOptions, RunPlan};
+use ddas_loader::{
+    EmbeddedLoader, EmbeddedOptions, Engine, Error, LastBatch, MemoryBatch, MemorySink, PlanError,
+    PlanOptions, Position, RunPlan, Stream, StreamOptions,
+};
 use ddas_runtime::{Blend, CutMix, Mix, MixPer, MixUp, Pipeline, PipelineScratch};
 use ddas_tests::{Batch, Batches, Run, SEED, noise_dataset};
 
@@ -137,9 +141,47 @@ fn mixtures_do_not_depend_on_threads_slots_ranks_or_restarts() {
                 "{world_size} ranks"
             );
         }
-        let start = ddas_loader::Position { epoch: 1, step: 3 };
+        let start = Position { epoch: 1, step: 3 };
         let tail = Run { start, ..run }.batches(&path).unwrap();
         assert!(tail == reference.clone().split_off(&(1, 3, 0)));
+    }
+}
+
+/// The loader inside a trainer's process hands over the same.
+#[test]
+fn an_embedded_loader_mixes_alike() {
+    let (folder, path) = noise_dataset(SAMPLES);
+    let run = run(MixPer::Pair, 0.9);
+    let file = folder.path().join("policy.json");
+    ddas_tests::policy().write(&file).unwrap();
+    let mut stream = Stream::open(StreamOptions {
+        dataset: path.clone(),
+        recipe: "cifar".to_owned(),
+        policy: Some(file),
+        epochs: run.epochs,
+        batch_size: run.batch_size,
+        world_size: 1,
+        seed: SEED,
+        output: run.pipeline().output(),
+        last: LastBatch::Pad,
+        start: Position::default(),
+    })
+    .unwrap();
+    stream.pipeline = stream.pipeline.mixing(run.mix.unwrap()).unwrap();
+    stream.plan = stream.plan.in_pairs().unwrap();
+    let mut loader = EmbeddedLoader::new(stream, EmbeddedOptions::default()).unwrap();
+    assert!(loader.info().mixes);
+    for ((epoch, step, _), expected) in run.batches(&path).unwrap() {
+        let batch = loader.receive(Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!((batch.epoch(), batch.step()), (epoch, step));
+        let made = Batch {
+            images: batch.images().to_vec(),
+            labels: batch.labels().to_vec(),
+            indices: batch.indices().to_vec(),
+            mixed_labels: batch.mixed_labels().unwrap().to_vec(),
+            weights: batch.weights().unwrap().to_vec(),
+        };
+        assert!(made == expected, "epoch {epoch}, step {step}");
     }
 }
 

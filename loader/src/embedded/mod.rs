@@ -146,6 +146,7 @@ impl EmbeddedLoader {
         let shape = Shape {
             batch_size: stream.plan.rank_batch_size(),
             sample_bytes: stream.pipeline.sample_bytes(),
+            mixes: stream.pipeline.mix().is_some(),
         };
         let slots = slots(shape, options.slots)?;
         let threads = match options.threads {
@@ -362,6 +363,16 @@ impl EmbeddedBatch {
     /// The number of each sample in the dataset.
     pub fn indices(&self) -> &[u64] {
         self.lent.indices()
+    }
+
+    /// Labels of the samples' partners, their own where they were not mixed; `None` in a stream that does not mix.
+    pub fn mixed_labels(&self) -> Option<&[i64]> {
+        self.lent.mixing().map(|(labels, _)| labels)
+    }
+
+    /// The share of each sample's own label, 0 to 1; `None` in a stream that does not mix.
+    pub fn weights(&self) -> Option<&[f32]> {
+        self.lent.mixing().map(|(_, weights)| weights)
     }
 
     /// Training epoch, from 0.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::EmbeddedError;
-use crate::engine::{BatchSink, BatchSlot};
+use crate::engine::{BatchSink, BatchSlot, MixingRoom};
 use crate::error::{Error, Result};
 use crate::plan::BatchPart;
 
@@ -21,6 +21,8 @@ const ALIGNMENT: usize = 64;
 pub(super) struct Shape {
     pub(super) batch_size: usize,
     pub(super) sample_bytes: usize,
+    /// Whether batches carry partners' labels and weights.
+    pub(super) mixes: bool,
 }
 
 impl Shape {
@@ -36,9 +38,21 @@ impl Shape {
         (self.labels_at() + 8 * self.batch_size).next_multiple_of(ALIGNMENT)
     }
 
+    fn mixed_labels_at(self) -> usize {
+        (self.indices_at() + 8 * self.batch_size).next_multiple_of(ALIGNMENT)
+    }
+
+    fn weights_at(self) -> usize {
+        (self.mixed_labels_at() + 8 * self.batch_size).next_multiple_of(ALIGNMENT)
+    }
+
     /// Bytes of a whole slot.
     pub(super) fn bytes(self) -> usize {
-        self.indices_at() + 8 * self.batch_size
+        if self.mixes {
+            self.weights_at() + 4 * self.batch_size
+        } else {
+            self.indices_at() + 8 * self.batch_size
+        }
     }
 }
 
@@ -252,7 +266,7 @@ impl PoolSlot {
     }
 }
 
-// SAFETY: the three regions are disjoint parts of a mapping (`Shape`) that belongs to the slot alone and stays where it
+// SAFETY: the regions are disjoint parts of a mapping (`Shape`) that belongs to the slot alone and stays where it
 // is when the slot is moved.
 unsafe impl BatchSlot for PoolSlot {
     fn images_mut(&mut self) -> &mut [u8] {
@@ -268,6 +282,29 @@ unsafe impl BatchSlot for PoolSlot {
     fn indices_mut(&mut self) -> &mut [u64] {
         let shape = self.pool.shape;
         self.region(shape.indices_at(), shape.batch_size)
+    }
+
+    fn mixing_mut(&mut self) -> Option<MixingRoom<'_>> {
+        let (shape, memory) = (self.pool.shape, self.memory.as_mut()?);
+        if !shape.mixes {
+            return None;
+        }
+        // SAFETY: in bounds and aligned, because `Shape` places and counts both arrays at multiples of 64 in a mapping
+        // that begins at a page; they do not overlap; numbers of which every bit pattern is valid; borrowed from
+        // `self`, which alone has the memory.
+        unsafe {
+            let at = |offset| memory.start.as_ptr().add(offset);
+            Some(MixingRoom {
+                labels: std::slice::from_raw_parts_mut(
+                    at(shape.mixed_labels_at()).cast(),
+                    shape.batch_size,
+                ),
+                weights: std::slice::from_raw_parts_mut(
+                    at(shape.weights_at()).cast(),
+                    shape.batch_size,
+                ),
+            })
+        }
     }
 
     fn publish(mut self, part: &BatchPart, snapshot: Option<u32>) -> Result<()> {
@@ -316,6 +353,17 @@ impl Lent {
 
     pub(super) fn indices(&self) -> &[u64] {
         self.region(self.pool.shape.indices_at(), self.samples)
+    }
+
+    /// Partners' labels and weights.
+    pub(super) fn mixing(&self) -> Option<(&[i64], &[f32])> {
+        let shape = self.pool.shape;
+        shape.mixes.then(|| {
+            (
+                self.region(shape.mixed_labels_at(), self.samples),
+                self.region(shape.weights_at(), self.samples),
+            )
+        })
     }
 
     /// The first byte of the region at `at`.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::error::{Error, Result};
 use super::layout::{self, BatchMeta, Descriptor, FIXED_BYTES, Geometry, Header};
 use super::names::{running_in, runtime_dir, socket_path};
-use super::protocol::{Hello, MAX_REPLY, PROTOCOL, Reply, Request, StreamInfo};
+use super::protocol::{Hello, MAX_REPLY, PROTOCOL, Reply, Request, StartFrom, StreamInfo};
 use super::segment::Segment;
 use super::server::ServerStatus;
 use super::socket;
@@ -31,6 +31,8 @@ const RETRY: Duration = Duration::from_millis(50);
 pub struct ConnectOptions {
     /// Whose ring to read.
     pub rank: u32,
+    /// Where in the stream to begin.
+    pub start: StartFrom,
     /// How long to wait for a daemon of that name to start; zero: it must run now.
     pub timeout: Duration,
     /// Where its socket is; `None`: [`runtime_dir`].
@@ -108,7 +110,7 @@ impl Drop for Shared {
 /// joined.
 ///
 /// Consumers that join before any slot is written a second time get the stream from its
-/// beginning; later ones from the next batch published. See
+/// beginning; later ones from the next batch published, or from the next epoch ([`StartFrom`]). See
 /// [`RingServer`](super::RingServer) for an example.
 ///
 /// It belongs to the process that connected: in a forked child every call is an
@@ -131,6 +133,7 @@ impl Consumer {
             protocol: PROTOCOL,
             request: Request::Join,
             rank: options.rank,
+            start: options.start,
         };
         let (socket, reply, descriptors) = introduce(&dir, name, options.timeout, &hello)?;
         match reply {
@@ -198,6 +201,12 @@ impl Consumer {
     /// What the daemon said about the stream.
     pub fn info(&self) -> &StreamInfo {
         &self.shared.info
+    }
+
+    /// Batches still to be published before this consumer's next one: not 0 while it waits for the next epoch.
+    pub fn ahead(&self) -> u64 {
+        let head = load_acquire(self.shared.data.u64(layout::HEAD));
+        self.next.saturating_sub(head + 1)
     }
 
     /// Batches received and not yet released.
@@ -295,6 +304,10 @@ impl Consumer {
         let meta = descriptor?.meta;
         shared.taken[slot].store(sequence, Ordering::Relaxed);
         shared.held.fetch_add(1, Ordering::Relaxed);
+        shared
+            .ack
+            .u64(layout::ACK_TAKEN)
+            .store(sequence, Ordering::Release);
         self.next += 1;
         Ok(ReadBatch {
             shared: Arc::clone(&self.shared),
@@ -338,6 +351,30 @@ impl ReadBatch {
         let at = self.start() + self.shared.geometry.indices;
         // SAFETY: as for `images`.
         unsafe { self.shared.data.slice(at, self.meta.samples) }
+    }
+
+    /// Labels of the partners that the valid samples were mixed with, their own label where they were not; `None` in
+    /// a stream that does not mix.
+    pub fn mixed_labels(&self) -> Option<&[i64]> {
+        let geometry = &self.shared.geometry;
+        let at = self.start() + geometry.mixed_labels;
+        // SAFETY: as for `images`.
+        geometry
+            .shape
+            .mixes
+            .then(|| unsafe { self.shared.data.slice(at, self.meta.samples) })
+    }
+
+    /// The share of each valid sample's own label, 0 to 1: the loss is `weight * loss(label) + (1 - weight) *
+    /// loss(mixed label)`. `None` in a stream that does not mix.
+    pub fn weights(&self) -> Option<&[f32]> {
+        let geometry = &self.shared.geometry;
+        let at = self.start() + geometry.weights;
+        // SAFETY: as for `images`.
+        geometry
+            .shape
+            .mixes
+            .then(|| unsafe { self.shared.data.slice(at, self.meta.samples) })
     }
 
     fn start(&self) -> usize {
@@ -431,6 +468,7 @@ pub fn query_status(name: &str, dir: Option<&Path>) -> Result<ServerStatus> {
         protocol: PROTOCOL,
         request: Request::Status,
         rank: 0,
+        start: StartFrom::Current,
     };
     match introduce(&dir, name, Duration::ZERO, &hello)?.1 {
         Reply::Status(value) => serde_json::from_value(value)

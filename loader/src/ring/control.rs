@@ -12,7 +12,7 @@ use rustix::time::Timespec;
 
 use super::MAX_CONSUMERS;
 use super::error::{Error, Result};
-use super::protocol::{Hello, MAX_REQUEST, PROTOCOL, Reply, Request};
+use super::protocol::{Hello, MAX_REQUEST, PROTOCOL, Reply, Request, StartFrom};
 use super::server::Inner;
 use super::socket::{self, Peer};
 
@@ -220,7 +220,7 @@ impl Control {
                 answer(&connection.socket, &Reply::Status(status));
                 false
             }
-            Request::Join => match self.join(id, hello.rank) {
+            Request::Join => match self.join(id, hello.rank, hello.start) {
                 Ok(()) => true,
                 Err(reason) => {
                     if let Some(connection) = self.connections.get(&id) {
@@ -232,7 +232,7 @@ impl Control {
         }
     }
 
-    fn join(&mut self, id: u64, rank: u32) -> std::result::Result<(), String> {
+    fn join(&mut self, id: u64, rank: u32, start: StartFrom) -> std::result::Result<(), String> {
         let ranks = self.inner.rings.len();
         let Some(ring) = self.inner.rings.get(rank as usize).map(Arc::clone) else {
             return Err(match ranks {
@@ -251,7 +251,10 @@ impl Control {
         let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(failed)?;
         self.watch(&eventfd, Source::Released(id)).map_err(failed)?;
-        let joined = ring.join(id).map_err(|_| failed(Errno::NOMEM))?;
+        let joined = ring.join(id, start).map_err(|error| match error {
+            Error::Refused { reason } => reason,
+            _ => failed(Errno::NOMEM),
+        })?;
         let Some(connection) = self.connections.get_mut(&id) else {
             ring.leave(id);
             return Ok(());

@@ -7,7 +7,7 @@ use super::protocol::StreamInfo;
 
 pub(super) const MAGIC: [u8; 8] = *b"DDASRING";
 /// A consumer refuses another major version; a minor version only adds fields.
-pub(super) const MAJOR: u16 = 1;
+pub(super) const MAJOR: u16 = 2;
 pub(super) const MINOR: u16 = 0;
 
 /// Bytes before the slot table.
@@ -42,6 +42,9 @@ pub(super) const MAX_SLOTS: usize = 1024;
 pub(super) const ACK_GENERATION: usize = 0;
 /// Acknowledgement segment: first batch of this consumer.
 pub(super) const ACK_FIRST: usize = 8;
+/// Acknowledgement segment: newest batch this consumer has received, for the daemon to tell one that has seen
+/// everything from one that has crashed; 0 from a consumer that does not say.
+pub(super) const ACK_TAKEN: usize = 16;
 /// Acknowledgement segment: one word per slot from here.
 pub(super) const ACK_WORDS: usize = 64;
 
@@ -61,6 +64,8 @@ pub struct RingShape {
     pub batch_size: usize,
     /// Bytes of one sample's image array, at least 1.
     pub sample_bytes: usize,
+    /// Whether batches carry partners' labels and weights.
+    pub mixes: bool,
 }
 
 impl RingShape {
@@ -79,6 +84,9 @@ pub(super) struct Geometry {
     pub(super) shape: RingShape,
     pub(super) labels: usize,
     pub(super) indices: usize,
+    /// Labels of the partners and weights, in rings of mixed batches; else 0.
+    pub(super) mixed_labels: usize,
+    pub(super) weights: usize,
     pub(super) slot_bytes: usize,
     pub(super) payload: usize,
     pub(super) segment_bytes: usize,
@@ -113,13 +121,23 @@ impl Geometry {
         };
         let labels = align_up(images, ARRAY_ALIGN);
         let indices = align_up(labels + 8 * shape.batch_size, ARRAY_ALIGN);
-        let slot_bytes = align_up(indices + 8 * shape.batch_size, SLOT_ALIGN);
+        let end = indices + 8 * shape.batch_size;
+        let (mixed_labels, weights, end) = if shape.mixes {
+            let mixed_labels = align_up(end, ARRAY_ALIGN);
+            let weights = align_up(mixed_labels + 8 * shape.batch_size, ARRAY_ALIGN);
+            (mixed_labels, weights, weights + 4 * shape.batch_size)
+        } else {
+            (0, 0, end)
+        };
+        let slot_bytes = align_up(end, SLOT_ALIGN);
         let payload = align_up(HEADER_BYTES + shape.slots * SLOT_ENTRY_BYTES, SLOT_ALIGN);
         let segment_bytes = payload + shape.slots * slot_bytes;
         Ok(Self {
             shape,
             labels,
             indices,
+            mixed_labels,
+            weights,
             slot_bytes,
             payload,
             segment_bytes,
@@ -165,6 +183,7 @@ pub(super) struct Header {
     pub(super) dtype: u8,
     pub(super) layout: u8,
     pub(super) has_policy: u8,
+    pub(super) mixes: u8,
     pub(super) shape: [u32; 3],
     pub(super) rank: u32,
     pub(super) world_size: u32,
@@ -220,6 +239,14 @@ impl Header {
                 ),
             });
         }
+        if info.mixes != geometry.shape.mixes {
+            return Err(Error::BadShape {
+                reason: format!(
+                    "mixes is {} in the stream of rank {}, {} in its ring",
+                    info.mixes, info.rank, geometry.shape.mixes
+                ),
+            });
+        }
         Ok(Self {
             generation,
             slots: geometry.shape.slots as u32,
@@ -233,6 +260,7 @@ impl Header {
             dtype,
             layout,
             has_policy: info.policy_digest.is_some().into(),
+            mixes: info.mixes.into(),
             // Each side divides sample_bytes, which is at most 2^40; sides above 2^32 are refused with it.
             shape: info
                 .shape
@@ -276,7 +304,7 @@ impl Header {
         put(
             &mut bytes,
             92,
-            [self.dtype, self.layout, self.has_policy, 0],
+            [self.dtype, self.layout, self.has_policy, self.mixes],
         );
         put(&mut bytes, 108, self.rank.to_le_bytes());
         put(&mut bytes, 112, self.world_size.to_le_bytes());
@@ -324,6 +352,7 @@ impl Header {
             dtype: bytes[92],
             layout: bytes[93],
             has_policy: bytes[94],
+            mixes: bytes[95],
             shape: [96, 100, 104].map(word),
             rank: word(108),
             world_size: word(112),
@@ -332,6 +361,9 @@ impl Header {
         let Some(&(.., element_bytes)) = element else {
             return Err(wrong(format!("dtype {}, expected 1..=4", header.dtype)));
         };
+        if header.mixes > 1 {
+            return Err(wrong(format!("mixes is {}, expected 0 or 1", header.mixes)));
+        }
         let sample_bytes = header
             .shape
             .iter()
@@ -343,6 +375,7 @@ impl Header {
             batch_size: header.batch_size as usize,
             sample_bytes: sample_bytes
                 .ok_or_else(|| wrong(format!("shape {:?} overflows", header.shape)))?,
+            mixes: header.mixes == 1,
         })
         .map_err(|error| wrong(error.to_string()))?;
         if geometry.slot_bytes as u64 != header.slot_bytes
@@ -422,6 +455,11 @@ impl Descriptor {
             put(&mut bytes, 68 + 4 * axis, header.shape[axis].to_le_bytes());
         }
         put(&mut bytes, 80, [header.dtype, header.layout, 4, 0]);
+        if geometry.shape.mixes {
+            for (at, array) in [(88, geometry.mixed_labels), (96, geometry.weights)] {
+                put(&mut bytes, at, ((start + array) as u64).to_le_bytes());
+            }
+        }
         let sum = crc32c::crc32c(&bytes[..116]);
         put(&mut bytes, 116, sum.to_le_bytes());
         bytes

@@ -17,6 +17,11 @@ use std::collections::BTreeSet;
 pub(super) trait Acks {
     /// Newest batch in `slot` that the consumer has released. Untrusted.
     fn released(&self, slot: usize) -> u64;
+
+    /// Newest batch that the consumer has received; 0 when it does not say. Untrusted.
+    fn taken(&self) -> u64 {
+        0
+    }
 }
 
 /// Why the next slot cannot be written yet.
@@ -55,6 +60,8 @@ pub(super) struct Ledger<A> {
     dirty: u64,
     /// Where a newcomer starts as long as that batch is intact.
     base: u64,
+    /// Newest batch that the consumer which left last had received.
+    last_taken: u64,
     filled: BTreeSet<u64>,
     abandoned: BTreeSet<u64>,
 }
@@ -72,6 +79,7 @@ impl<A: Acks> Ledger<A> {
             acquired: 0,
             dirty: 0,
             base: 1,
+            last_taken: 0,
             filled: BTreeSet::new(),
             abandoned: BTreeSet::new(),
         }
@@ -123,7 +131,15 @@ impl<A: Acks> Ledger<A> {
         let member = self.live.remove(at);
         if self.live.is_empty() && self.opened {
             self.base = self.first_unread(&member);
+            self.last_taken = member.acks.taken();
         }
+        Some(member)
+    }
+
+    /// As [`leave`](Self::leave) for a consumer that loses what it holds.
+    pub(super) fn evict(&mut self, id: u64) -> Option<Member<A>> {
+        let member = self.leave(id)?;
+        self.last_taken = 0;
         Some(member)
     }
 
@@ -147,18 +163,19 @@ impl<A: Acks> Ledger<A> {
             return Room::NoConsumers;
         }
         let slot = self.slot(previous);
-        let those = |wrong: &dyn Fn(u64) -> bool| -> Vec<u64> {
+        let those = |wrong: &dyn Fn(&Member<A>) -> bool| -> Vec<u64> {
             self.live
                 .iter()
-                .filter(|member| wrong(member.acks.released(slot)))
+                .filter(|member| wrong(member))
                 .map(|member| member.id)
                 .collect()
         };
-        let nonsense = those(&|released| released > self.head);
+        let nonsense =
+            those(&|member| member.acks.released(slot) > self.head.max(member.first - 1));
         if !nonsense.is_empty() {
             return Room::Nonsense(nonsense);
         }
-        let holders = those(&|released| released < previous);
+        let holders = those(&|member| member.acks.released(slot) < previous);
         if holders.is_empty() {
             Room::Free
         } else {
@@ -195,14 +212,15 @@ impl<A: Acks> Ledger<A> {
         self.abandoned.first().copied()
     }
 
-    /// Whether every published batch has been read by everyone who should.
+    /// Whether every published batch has been read by everyone who should. A consumer that had received the newest
+    /// batch when it left has read it: trainers often end with the last batch still in their hands.
     pub(super) fn delivered(&self) -> bool {
         if self.head == 0 {
             return true;
         }
         let unread = |member: &Member<A>| self.first_unread(member) <= self.head;
         match self.live.is_empty() {
-            true => self.opened && self.base > self.head,
+            true => self.opened && (self.base > self.head || self.last_taken == self.head),
             false => self.opened && !self.live.iter().any(unread),
         }
     }
@@ -210,31 +228,40 @@ impl<A: Acks> Ledger<A> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
     use proptest::prelude::*;
 
     use super::*;
 
+    /// The words of a consumer, and the newest batch it has received.
     #[derive(Clone, Debug)]
-    struct Words(Rc<RefCell<Vec<u64>>>);
+    struct Words(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
 
     impl Acks for Words {
         fn released(&self, slot: usize) -> u64 {
             self.0.borrow()[slot]
         }
+
+        fn taken(&self) -> u64 {
+            self.1.get()
+        }
     }
 
     fn join(ledger: &mut Ledger<Words>, id: u64, slots: usize) -> (u64, Words) {
         let first = ledger.first_for_newcomer();
-        let words = Words(Rc::new(RefCell::new(vec![first - 1; slots])));
+        (first, join_at(ledger, id, slots, first))
+    }
+
+    fn join_at(ledger: &mut Ledger<Words>, id: u64, slots: usize, first: u64) -> Words {
+        let words = Words(Rc::new(RefCell::new(vec![first - 1; slots])), Rc::default());
         ledger.join(Member {
             id,
             first,
             acks: words.clone(),
         });
-        (first, words)
+        words
     }
 
     fn release(words: &Words, sequence: u64) {
@@ -288,6 +315,56 @@ mod tests {
         ledger.leave(2);
         assert!(ledger.delivered());
         assert_eq!(ledger.first_for_newcomer(), 7);
+    }
+
+    #[test]
+    fn who_left_with_the_newest_batch_in_hand_has_read_it() {
+        let mut ledger = Ledger::new(3, 1);
+        let (_, one) = join(&mut ledger, 1, 3);
+        write(&mut ledger, 2);
+        release(&one, 1);
+        one.1.set(2);
+        ledger.leave(1);
+        assert!(ledger.delivered());
+        // It is still there for a successor, and a newer one is not read.
+        write(&mut ledger, 1);
+        assert!(!ledger.delivered());
+        let (first, two) = join(&mut ledger, 2, 3);
+        assert_eq!(first, 2);
+        // Received, but taken back.
+        two.1.set(3);
+        ledger.evict(2);
+        assert!(!ledger.delivered());
+        // Nonsense does not count.
+        let (_, three) = join(&mut ledger, 3, 3);
+        three.1.set(u64::MAX);
+        ledger.leave(3);
+        assert!(!ledger.delivered());
+    }
+
+    #[test]
+    fn who_waits_for_a_later_batch_holds_nobody_back() {
+        let mut ledger = Ledger::new(2, 1);
+        let (_, one) = join(&mut ledger, 1, 2);
+        write(&mut ledger, 2);
+        let two = join_at(&mut ledger, 2, 2, 5);
+        for sequence in 1..=4 {
+            release(&one, sequence);
+            write(&mut ledger, 1);
+        }
+        // Batch 5 is its own.
+        release(&one, 5);
+        assert_eq!(ledger.room(), Room::HeldBy(vec![2]));
+        release(&two, 5);
+        write(&mut ledger, 1);
+        // Alone and still waiting, it lets the ring run.
+        ledger.leave(1);
+        ledger.leave(2);
+        join_at(&mut ledger, 3, 2, 20);
+        write(&mut ledger, 12);
+        assert!(ledger.delivered());
+        ledger.leave(3);
+        assert_eq!(ledger.first_for_newcomer(), ledger.head() + 1);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use layout::{BatchMeta, RingShape};
 pub use names::{running_daemons, runtime_dir};
 pub use producer::{RingWriter, WriteSlot};
-pub use protocol::{PROTOCOL, StreamInfo, StreamNormalization, StreamPosition};
+pub use protocol::{PROTOCOL, StartFrom, StreamInfo, StreamNormalization, StreamPosition};
 pub use server::{ConsumerStatus, RankStatus, RingServer, ServerOptions, ServerStatus};
 
 /// Most consumers one rank's ring admits at a time.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::{Error, Result};
 use super::layout::{self, BatchMeta, Descriptor, Geometry, Header};
 use super::ledger::{Acks, Ledger, Member, Room};
-use super::protocol::StreamInfo;
+use super::protocol::{StartFrom, StreamInfo};
 use super::segment::{Access, Segment};
 use super::sync;
 
@@ -26,6 +26,10 @@ impl Acks for AckWords {
         self.0
             .u64(layout::ACK_WORDS + 8 * slot)
             .load(Ordering::Acquire)
+    }
+
+    fn taken(&self) -> u64 {
+        self.0.u64(layout::ACK_TAKEN).load(Ordering::Acquire)
     }
 }
 
@@ -123,12 +127,16 @@ impl Ring {
     }
 
     /// Admits a consumer: makes its acknowledgement segment and says where it starts.
-    pub(super) fn join(&self, id: u64) -> Result<Joined> {
+    pub(super) fn join(&self, id: u64, start: StartFrom) -> Result<Joined> {
         let slots = self.geometry.shape.slots;
         let (segment, ack) =
             Segment::create("ddas-ack", Geometry::ack_bytes(slots), Access::Shared)?;
         let mut state = self.lock();
-        let first = state.ledger.first_for_newcomer();
+        let current = state.ledger.first_for_newcomer();
+        let first = match start {
+            StartFrom::Current => current,
+            StartFrom::NextEpoch => self.next_epoch(current)?,
+        };
         segment
             .u64(layout::ACK_GENERATION)
             .store(id, Ordering::Relaxed);
@@ -149,6 +157,30 @@ impl Ring {
         });
         self.changed.notify_all();
         Ok(Joined { first, ack })
+    }
+
+    /// The first batch from `sequence` on that begins an epoch.
+    fn next_epoch(&self, sequence: u64) -> Result<u64> {
+        let StreamInfo {
+            epochs,
+            steps_per_epoch,
+            start,
+            ..
+        } = self.info;
+        let steps = steps_per_epoch.max(1);
+        // The steps of the run before batch `sequence`; numbers of a run are far from overflow.
+        let before = u64::from(start.epoch) * steps + start.step + (sequence - 1);
+        let epoch = before.div_ceil(steps);
+        if epoch >= u64::from(epochs) {
+            return Err(Error::Refused {
+                reason: format!(
+                    "there is no further epoch to wait for: the stream is at step {} of epoch {}, the last of {epochs}",
+                    before % steps,
+                    before / steps
+                ),
+            });
+        }
+        Ok(sequence + (epoch * steps - before))
     }
 
     /// Forgets a consumer that died or left.
@@ -258,7 +290,7 @@ impl Ring {
     /// Takes slots back from living consumers. They notice by their generation.
     fn evict(&self, state: &mut State, ids: &[u64]) {
         for &id in ids {
-            if let Some(member) = state.ledger.leave(id) {
+            if let Some(member) = state.ledger.evict(id) {
                 // 0 is no consumer's generation.
                 member
                     .acks
@@ -476,6 +508,24 @@ impl WriteSlot {
             self.ring
                 .data
                 .slice_mut(self.places().indices, self.capacity())
+        }
+    }
+
+    /// Room for what mixed batches have beside: `capacity` labels of partners, and as many weights, the share of each
+    /// sample's own label. `None` in a ring of batches that are not mixed.
+    pub fn mixing_mut(&mut self) -> Option<(&mut [i64], &mut [f32])> {
+        let geometry = &self.ring.geometry;
+        if !geometry.shape.mixes {
+            return None;
+        }
+        let start = geometry.slot(self.slot());
+        let (labels, weights) = (start + geometry.mixed_labels, start + geometry.weights);
+        // SAFETY: as for `images_mut`; the two arrays do not overlap.
+        unsafe {
+            Some((
+                self.ring.data.slice_mut(labels, self.capacity()),
+                self.ring.data.slice_mut(weights, self.capacity()),
+            ))
         }
     }
 

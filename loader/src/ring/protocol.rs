@@ -76,6 +76,21 @@ pub struct StreamInfo {
     pub start: StreamPosition,
     /// What becomes of the last, incomplete batch of an epoch: `pad` or `drop`.
     pub last: String,
+    /// Whether batches are mixed (MixUp, CutMix) and carry partners' labels and weights.
+    #[serde(default)]
+    pub mixes: bool,
+}
+
+/// Where a consumer begins that joins a stream under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartFrom {
+    /// At the oldest batch that nobody has lost: the stream's first before any slot is used a second time, the first
+    /// unread one where all earlier consumers have gone, else the next one published.
+    #[default]
+    Current,
+    /// At the first whole epoch from there on.
+    NextEpoch,
 }
 
 /// What a client may ask for.
@@ -97,6 +112,8 @@ pub(super) struct Hello {
     pub(super) request: Request,
     #[serde(default)]
     pub(super) rank: u32,
+    #[serde(default)]
+    pub(super) start: StartFrom,
 }
 
 /// The daemon's answer.

@@ -167,12 +167,12 @@ impl Inner {
 ///
 /// # let dir = std::env::temp_dir().join(format!("ddas-doc-{}", std::process::id()));
 /// # let info: StreamInfo = serde_json::from_value(serde_json::json!({
-/// #     "protocol": 1, "daemon_pid": 0, "dataset": "toy", "samples": 8, "classes": 2, "epochs": 1, "batch_size": 4,
+/// #     "protocol": 2, "daemon_pid": 0, "dataset": "toy", "samples": 8, "classes": 2, "epochs": 1, "batch_size": 4,
 /// #     "global_batch_size": 4, "steps_per_epoch": 2, "world_size": 1, "rank": 0, "dtype": "u8", "layout": "nhwc",
 /// #     "shape": [2, 2, 3], "normalization": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}, "recipe": "toy",
 /// #     "policy_digest": null, "seed": 0, "slots": 2, "start": {"epoch": 0, "step": 0}, "last": "pad"
 /// # })).unwrap();
-/// let shape = RingShape { slots: 2, batch_size: 4, sample_bytes: 2 * 2 * 3 };
+/// let shape = RingShape { slots: 2, batch_size: 4, sample_bytes: 2 * 2 * 3, mixes: false };
 /// let options = ServerOptions { dir: Some(dir.clone()), ..ServerOptions::default() };
 /// let server = RingServer::start("toy", vec![info], shape, options)?;
 ///

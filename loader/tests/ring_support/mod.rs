@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ddas_loader::ring::{
     BatchMeta, ConnectOptions, Consumer, Error, PROTOCOL, ReadBatch, RingServer, RingShape,
-    ServerOptions, StreamInfo, StreamNormalization, StreamPosition, WriteSlot,
+    ServerOptions, StartFrom, StreamInfo, StreamNormalization, StreamPosition, WriteSlot,
 };
 
 /// For what must happen: far more than it takes.
@@ -18,19 +18,26 @@ pub(crate) const SHORT: Duration = Duration::from_millis(60);
 
 pub(crate) const BATCH: usize = 4;
 
-/// Samples of 2 x 2 x 3 bytes in batches of four.
+/// Steps of the toy's epochs.
+pub(crate) const STEPS: u64 = 10;
+
+/// Samples of 2 x 2 x 3 bytes in batches of four, ten batches an epoch.
 pub(crate) fn stream(slots: usize, ranks: u32) -> (Vec<StreamInfo>, RingShape) {
+    mixed_stream(slots, ranks, false)
+}
+
+pub(crate) fn mixed_stream(slots: usize, ranks: u32, mixes: bool) -> (Vec<StreamInfo>, RingShape) {
     let info = |rank| StreamInfo {
         protocol: PROTOCOL,
         daemon_pid: 0,
         dataset: "toy.lmdb".to_owned(),
         dataset_hash: "00112233445566778899aabbccddeeff".to_owned(),
-        samples: 1000,
+        samples: STEPS * BATCH as u64,
         classes: 10,
-        epochs: 1,
+        epochs: 1_000_000,
         batch_size: BATCH as u32,
         global_batch_size: BATCH as u32 * ranks,
-        steps_per_epoch: 250,
+        steps_per_epoch: STEPS,
         world_size: ranks,
         rank,
         dtype: "u8".to_owned(),
@@ -46,11 +53,13 @@ pub(crate) fn stream(slots: usize, ranks: u32) -> (Vec<StreamInfo>, RingShape) {
         slots: slots as u32,
         start: StreamPosition::default(),
         last: "pad".to_owned(),
+        mixes,
     };
     let shape = RingShape {
         slots,
         batch_size: BATCH,
         sample_bytes: 12,
+        mixes,
     };
     ((0..ranks).map(info).collect(), shape)
 }
@@ -73,8 +82,14 @@ impl Daemon {
     }
 
     pub(crate) fn with_ranks(slots: usize, ranks: u32, options: ServerOptions) -> Self {
+        Self::serving(stream(slots, ranks), options)
+    }
+
+    pub(crate) fn serving(
+        (infos, shape): (Vec<StreamInfo>, RingShape),
+        options: ServerOptions,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (infos, shape) = stream(slots, ranks);
         let options = ServerOptions {
             dir: Some(dir.path().to_owned()),
             ..options
@@ -88,11 +103,16 @@ impl Daemon {
     }
 
     pub(crate) fn connect_rank(&self, rank: u32) -> Result<Consumer, Error> {
+        self.connect_from(rank, StartFrom::Current)
+    }
+
+    pub(crate) fn connect_from(&self, rank: u32, start: StartFrom) -> Result<Consumer, Error> {
         let dir = Some(self.dir.path().to_owned());
         Consumer::connect(
             "toy",
             ConnectOptions {
                 rank,
+                start,
                 timeout: LONG,
                 dir,
             },
@@ -140,14 +160,28 @@ pub(crate) fn fill(mut slot: WriteSlot, number: u64) {
         slot.labels_mut()[position] = -(number as i64) - position as i64;
         slot.indices_mut()[position] = number * 10 + position as u64;
     }
+    if let Some((labels, weights)) = slot.mixing_mut() {
+        for position in 0..BATCH {
+            labels[position] = mixed_label(number, position);
+            weights[position] = weight(number, position);
+        }
+    }
     let meta = BatchMeta {
-        epoch: (number / 100) as u32,
+        epoch: ((number - 1) / STEPS) as u32,
         step: number,
         samples: BATCH,
         snapshot: Some(number as u32 % 7),
-        last_of_epoch: number.is_multiple_of(100),
+        last_of_epoch: number.is_multiple_of(STEPS),
     };
     slot.publish(meta).unwrap();
+}
+
+fn mixed_label(number: u64, position: usize) -> i64 {
+    number as i64 * 7 + position as i64
+}
+
+fn weight(number: u64, position: usize) -> f32 {
+    1.0 / (number % 5 + position as u64 + 1) as f32
 }
 
 /// Whether every byte of a batch is that of the given number.
@@ -167,7 +201,18 @@ pub(crate) fn intact(batch: &ReadBatch, number: u64) -> bool {
         .iter()
         .enumerate()
         .all(|(at, &index)| index == number * 10 + at as u64);
-    images && labels && indices && batch.step() == number && batch.samples() == BATCH
+    let mixing = match (batch.mixed_labels(), batch.weights()) {
+        (None, None) => !batch.info().mixes,
+        (Some(labels), Some(weights)) => {
+            labels.len() == BATCH
+                && weights.len() == BATCH
+                && (0..BATCH).all(|at| {
+                    labels[at] == mixed_label(number, at) && weights[at] == weight(number, at)
+                })
+        }
+        _ => false,
+    };
+    images && labels && indices && mixing && batch.step() == number && batch.samples() == BATCH
 }
 
 pub(crate) fn check(batch: &ReadBatch, number: u64) {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use clap::{Args, value_parser};
-use ddas_loader::ring::{ConnectOptions, Consumer, ReadBatch};
+use clap::{Args, ValueEnum, value_parser};
+use ddas_loader::ring::{self, ConnectOptions, Consumer, ReadBatch, StartFrom};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -22,7 +22,12 @@ pub(crate) struct Arguments {
     /// Stop after N batches [default: at the end of the stream].
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     batches: Option<u64>,
-    /// Print `EPOCH STEP XXH3` for each batch (XXH3-64 of the images, then the labels as 64-bit little-endian), and
+    /// Where to begin in a stream under way: `current` takes the oldest batch that is not lost, `next-epoch` waits for
+    /// the first whole epoch.
+    #[arg(long, value_name = "WHERE", default_value = "current")]
+    from: From,
+    /// Print `EPOCH STEP XXH3` for each batch (XXH3-64 of the images, then the labels as 64-bit little-endian; where
+    /// batches are mixed, then the partners' labels likewise and the weights as 32-bit little-endian floats), and
     /// `EPOCH all XXH3` after each complete epoch (of its batches' hashes in order). The summary goes to standard error.
     #[arg(long)]
     hash: bool,
@@ -38,6 +43,13 @@ pub(crate) struct Arguments {
     /// Give up when no batch arrives for this long.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     timeout: Duration,
+}
+
+/// [`StartFrom`] on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum From {
+    Current,
+    NextEpoch,
 }
 
 /// What a run of the consumer took. `--json` prints these fields.
@@ -66,6 +78,10 @@ struct Summary {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = ConnectOptions {
         rank: arguments.rank,
+        start: match arguments.from {
+            From::Current => StartFrom::Current,
+            From::NextEpoch => StartFrom::NextEpoch,
+        },
         timeout: arguments.connect_timeout,
         ..ConnectOptions::default()
     };
@@ -81,7 +97,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut first_batch = Duration::ZERO;
     while arguments.batches != Some(batches) {
         let asked = Instant::now();
-        let Some(batch) = consumer.receive(arguments.timeout)? else {
+        let Some(batch) = receive(&mut consumer, arguments.timeout)? else {
             finished = true;
             break;
         };
@@ -131,6 +147,17 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     report::print_line(&text)
+}
+
+/// The next batch. While others get the batches before a consumer's first, the time allowed begins anew with each.
+fn receive(consumer: &mut Consumer, timeout: Duration) -> ring::Result<Option<ReadBatch>> {
+    loop {
+        let ahead = consumer.ahead();
+        match consumer.receive(timeout) {
+            Err(ring::Error::TimedOut { .. }) if consumer.ahead() < ahead => {}
+            received => return received,
+        }
+    }
 }
 
 /// Batches from the start of the stream to its end.
@@ -190,6 +217,12 @@ impl Hashes {
             .labels()
             .iter()
             .for_each(|label| hash.update(&label.to_le_bytes()));
+        for label in batch.mixed_labels().unwrap_or_default() {
+            hash.update(&label.to_le_bytes());
+        }
+        for weight in batch.weights().unwrap_or_default() {
+            hash.update(&weight.to_le_bytes());
+        }
         let hash = hash.digest();
         let (epoch, step) = (batch.epoch(), batch.step());
         self.print(epoch, Some(step), hash)?;

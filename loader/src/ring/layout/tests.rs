@@ -2,13 +2,20 @@ use super::*;
 use crate::ring::protocol::{StreamNormalization, StreamPosition};
 
 // Packed by Python's struct module, checksums by a bitwise CRC-32C.
-const HEADER: &str = "4444415352494e47010000000008000088776655443322110300000000100000001000000000000000002a36fe9c97177766554433221100efcdab89674523010000003f0000003f0000003f0000803e0000803e0000803e040000000102010002000000020000000300000000000000010000000000000000000000e08e67f0";
+const HEADER: &str = "4444415352494e47020000000008000088776655443322110300000000100000001000000000000000002a36fe9c97177766554433221100efcdab89674523010000003f0000003f0000003f0000803e0000803e0000803e0400000001020100020000000200000003000000000000000100000000000000000000003a19dbcb";
+const HEADER_MIXED: &str = "4444415352494e47020000000008000088776655443322110300000000100000001000000000000000002a36fe9c97177766554433221100efcdab89674523010000003f0000003f0000003f0000803e0000803e0000803e0400000001020101020000000200000003000000000000000100000000000000000000001fd2003c";
 const DESCRIPTOR: &str = "0500000000000000000000000001000003000000030000000600000001000000002000000000000024000000000000004020000000000000802000000000000003000000020000000200000003000000010204000000000000000000000000000000000000000000000000000000000000000000821ac9ad";
+const DESCRIPTOR_MIXED: &str = "05000000000000000000000000010000030000000300000006000000010000000020000000000000240000000000000040200000000000008020000000000000030000000200000002000000030000000102040000000000c02000000000000000210000000000000000000000000000000000002170ccaa";
 
 const SHAPE: RingShape = RingShape {
     slots: 3,
     batch_size: 4,
     sample_bytes: 12,
+    mixes: false,
+};
+const MIXED: RingShape = RingShape {
+    mixes: true,
+    ..SHAPE
 };
 const META: BatchMeta = BatchMeta {
     epoch: 3,
@@ -20,7 +27,7 @@ const META: BatchMeta = BatchMeta {
 
 fn info() -> StreamInfo {
     StreamInfo {
-        protocol: 1,
+        protocol: 2,
         daemon_pid: 1,
         dataset: "toy".to_owned(),
         dataset_hash: "00112233445566778899aabbccddeeff".to_owned(),
@@ -45,6 +52,7 @@ fn info() -> StreamInfo {
         slots: 3,
         start: StreamPosition::default(),
         last: "pad".to_owned(),
+        mixes: false,
     }
 }
 
@@ -107,6 +115,62 @@ fn a_descriptor_lies_in_memory_as_specified() {
 }
 
 #[test]
+fn rings_of_mixed_batches_have_two_arrays_more() {
+    let geometry = Geometry::new(MIXED).unwrap();
+    assert_eq!(
+        (geometry.indices, geometry.mixed_labels, geometry.weights),
+        (128, 192, 256)
+    );
+    let info = StreamInfo {
+        mixes: true,
+        ..info()
+    };
+    let header = Header::new(
+        &info,
+        &geometry,
+        0x1122_3344_5566_7788,
+        1_700_000_000_000_000_000,
+    )
+    .unwrap();
+    assert_eq!(header.encode(), bytes(HEADER_MIXED));
+    assert_eq!(
+        Header::decode(&bytes(HEADER_MIXED), 4096 * 4).unwrap(),
+        (header.clone(), geometry)
+    );
+    let descriptor = Descriptor {
+        sequence: 5,
+        meta: META,
+    };
+    assert_eq!(
+        descriptor.encode(&geometry, &header),
+        bytes(DESCRIPTOR_MIXED)
+    );
+    Descriptor::decode(&bytes(DESCRIPTOR_MIXED), 5, &geometry, &header).unwrap();
+    assert!(
+        Descriptor::decode(&bytes(DESCRIPTOR), 5, &geometry, &header).is_err(),
+        "a descriptor without the two arrays"
+    );
+    let large = RingShape {
+        batch_size: 1000,
+        ..MIXED
+    };
+    let geometry = Geometry::new(large).unwrap();
+    assert_eq!(
+        [
+            geometry.labels,
+            geometry.indices,
+            geometry.mixed_labels,
+            geometry.weights
+        ],
+        [12_032, 20_032, 28_032, 36_032]
+    );
+    assert_eq!(geometry.slot_bytes, 40_960);
+    // Stream and ring must agree.
+    let refused = Header::new(&info, &Geometry::new(SHAPE).unwrap(), 0, 0);
+    assert!(matches!(refused, Err(Error::BadShape { .. })));
+}
+
+#[test]
 fn every_flipped_bit_is_refused() {
     let (header, geometry) = header();
     for bit in 0..8 * FIXED_BYTES {
@@ -136,12 +200,12 @@ fn a_header_with_a_right_checksum_must_still_make_sense() {
         Header::decode(&changed, 4096 * 4)
     };
     assert!(absurd(&|_| {}).is_ok());
-    let version = absurd(&|bytes| bytes[8] = 2);
+    let version = absurd(&|bytes| bytes[8] = 3);
     assert!(matches!(
         version,
         Err(Error::VersionMismatch {
-            daemon: 2,
-            consumer: 1
+            daemon: 3,
+            consumer: 2
         })
     ));
     assert!(
@@ -158,6 +222,7 @@ fn a_header_with_a_right_checksum_must_still_make_sense() {
         }
     }
     assert!(absurd(&|bytes| bytes[92] = 9).is_err());
+    assert!(absurd(&|bytes| bytes[95] = 2).is_err());
 }
 
 #[test]
@@ -167,6 +232,7 @@ fn impossible_rings_are_refused() {
             slots,
             batch_size,
             sample_bytes,
+            mixes: false,
         })
     };
     for (slots, batch_size, sample_bytes) in [
