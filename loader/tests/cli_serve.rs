@@ -283,16 +283,17 @@ fn ranks_may_be_read_one_after_the_other() {
     daemon.end().succeeded();
 }
 
-/// A trainer that exits with the last batch in its hands does not keep the daemon for ever.
+/// A trainer that exits with the last batch in its hands has received everything: the grace period, longer than the
+/// watchdog here, is not for it.
 #[test]
 fn the_daemon_ends_when_its_trainer_leaves_with_the_last_batch() {
     let sandbox = Sandbox::new();
     let dataset = sandbox.dataset("noise.lmdb", 80);
     let daemon = sandbox.serve(&format!(
-        "{} --name held --recipe cifar --epochs 1 --batch-size 8 --grace 0.5",
+        "{} --name held --recipe cifar --epochs 1 --batch-size 8 --grace 1000",
         dataset.display()
     ));
-    let mut trainer = sandbox.start("consume held --hash --delay 0.01");
+    let mut trainer = sandbox.start("consume held --hash --delay 0.05");
     trainer.stdout_line("0 9 ");
     trainer.kill();
     let served = daemon.end();

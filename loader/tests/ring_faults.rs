@@ -363,7 +363,7 @@ fn consumers_killed_at_random_moments_cost_others_nothing() {
         }
         expected - 1
     });
-    for _ in 0..60 {
+    for _ in 0..200 {
         let role = if dice.below(2) == 0 {
             "consume".to_owned()
         } else {
@@ -513,7 +513,7 @@ fn a_daemon_killed_while_a_consumer_waits_is_reported() {
 fn a_daemon_killed_at_random_moments_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut dice = Dice(0xdead);
-    for round in 0..30 {
+    for round in 0..50 {
         let daemon = Actor::start("serve:1000000", dir.path());
         assert_eq!(daemon.line().unwrap(), format!("ready {}", round > 0));
         let mut consumer = join(dir.path());

@@ -57,7 +57,10 @@ fn threads_slots_and_restarts_change_nothing() {
     }
     .batches(&path)
     .unwrap();
-    for (threads, slots) in [(1, 16), (2, 4), (3, 2), (8, 3), (8, 16)] {
+    let runs = [1, 2, 3, 8]
+        .into_iter()
+        .flat_map(|threads| [2, 3, 4, 7, 11, 16].map(|slots| (threads, slots)));
+    for (threads, slots) in runs {
         let batches = Run {
             threads,
             slots,
