@@ -21,6 +21,18 @@ pub enum Error {
     /// A recipe or image cannot be processed.
     #[error(transparent)]
     Runtime(#[from] ddas_runtime::Error),
+    /// A recipe that is neither known by name nor a file.
+    #[error(
+        "there is no recipe `{spec}`{note}; known are {known}, or give a file that ends in .toml"
+    )]
+    UnknownRecipe {
+        /// What was asked for.
+        spec: String,
+        /// What there is to say about it.
+        note: &'static str,
+        /// The names that exist.
+        known: String,
+    },
     /// The ring cannot be set up or kept.
     #[error(transparent)]
     Ring(#[from] crate::ring::Error),

@@ -52,6 +52,8 @@ mod plan;
 mod preview;
 mod rank_environment;
 #[cfg(feature = "engine")]
+mod recipe_file;
+#[cfg(feature = "engine")]
 mod stream;
 
 #[cfg(feature = "engine")]
@@ -74,5 +76,7 @@ pub use plan::{BatchPart, LastBatch, PlanError, PlanOptions, Position, RunPlan, 
 #[cfg(feature = "daemon")]
 pub use preview::{PreviewOptions, Sheet};
 pub use rank_environment::{Placement, RankError};
+#[cfg(feature = "engine")]
+pub use recipe_file::{check_recipe_name, read_recipe};
 #[cfg(feature = "engine")]
 pub use stream::{Stream, StreamOptions};

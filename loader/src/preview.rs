@@ -5,18 +5,19 @@ use std::path::Path;
 
 use ddas_formats::{Dataset, Policy};
 use ddas_runtime::{
-    Decoder, Dtype, Image, Layout, OutputFormat, PassOrder, Pipeline, PipelineScratch, Recipe,
-    Rect, ResizeFilter, Resizer,
+    Decoder, Dtype, Image, Layout, OutputFormat, PassOrder, Pipeline, PipelineScratch, Rect,
+    ResizeFilter, Resizer,
 };
 use font8x8::UnicodeFonts;
 
 use crate::error::{Error, Result};
 use crate::order::EpochOrder;
+use crate::recipe_file::read_recipe;
 
 /// What a contact sheet shows.
 #[derive(Clone, Debug)]
 pub struct PreviewOptions {
-    /// Name of the recipe.
+    /// Name of the recipe, or a file that ends in `.toml`.
     pub recipe: String,
     /// The policy, if any.
     pub policy: Option<Policy>,
@@ -53,7 +54,7 @@ impl Sheet {
     /// # Errors
     /// [`Error::Sample`] for a bad sample; errors of the recipe or policy.
     pub fn draw(dataset: &Dataset, options: &PreviewOptions) -> Result<Sheet> {
-        let recipe = Recipe::named(&options.recipe)?;
+        let recipe = read_recipe(&options.recipe)?;
         let output = OutputFormat {
             dtype: Dtype::U8,
             layout: Layout::Nhwc,

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use ddas_formats::{Dataset, Policy};
-use ddas_runtime::{OutputFormat, Pipeline, Recipe};
+use ddas_runtime::{OutputFormat, Pipeline};
 
 use crate::error::Result;
 use crate::plan::{LastBatch, PlanOptions, Position, RunPlan};
+use crate::recipe_file::read_recipe;
 use crate::ring::{PROTOCOL, StreamInfo, StreamNormalization, StreamPosition};
 
 /// What a stream is made of.
@@ -14,7 +15,7 @@ use crate::ring::{PROTOCOL, StreamInfo, StreamNormalization, StreamPosition};
 pub struct StreamOptions {
     /// The packed dataset.
     pub dataset: PathBuf,
-    /// Name of the recipe.
+    /// Name of the recipe, or a file that ends in `.toml`.
     pub recipe: String,
     /// The policy file; without one the recipe's own augmentation remains.
     pub policy: Option<PathBuf>,
@@ -62,7 +63,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::open`].
     pub fn with_policy(options: StreamOptions, policy: Option<Policy>) -> Result<Stream> {
-        let recipe = Recipe::named(&options.recipe)?;
+        let recipe = read_recipe(&options.recipe)?;
         let dataset = Dataset::open(&options.dataset)?;
         let plan = RunPlan::new(PlanOptions {
             samples: dataset.len(),
@@ -130,7 +131,8 @@ impl Stream {
                 mean: normalization.mean,
                 std: normalization.std,
             },
-            recipe: options.recipe.clone(),
+            recipe: self.pipeline.recipe().name().to_owned(),
+            recipe_digest: format!("{:016x}", self.pipeline.recipe().digest()),
             policy_digest: self.policy_digest(),
             seed: options.seed,
             slots: slots as u32,

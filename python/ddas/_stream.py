@@ -78,6 +78,8 @@ class StreamInfo:
     """Done already in float streams; u8 streams are not normalised."""
     recipe: str
     """Name of the recipe."""
+    recipe_digest: str
+    """Digest of what the recipe does, hexadecimal."""
     policy_digest: str | None
     """`Policy.digest` of the policy that is replayed, None without one."""
     seed: int

@@ -24,7 +24,7 @@ from ddas._stream import Batch, Position, StreamInfo, connect
 __all__ = ["DataLoader"]
 
 # What must be the same for a place in one stream to be the same place in another.
-_IDENTITY = ("dataset_hash", "samples", "recipe", "policy_digest", "seed", "epochs", "global_batch_size", "last")
+_IDENTITY = ("dataset_hash", "samples", "recipe_digest", "policy_digest", "seed", "epochs", "global_batch_size", "last")
 
 _DTYPES = {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 

@@ -1,5 +1,7 @@
 //! What can go wrong between a stored sample and its augmented pixels.
 
+use ddas_formats::{MAX_PIXELS, MAX_SIDE};
+
 use crate::resize::Rect;
 
 /// Result with this crate's [`Error`].
@@ -134,6 +136,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// The text of a recipe is not one.
+    #[error("recipe `{recipe}`, line {line}: {reason}")]
+    RecipeText {
+        /// Its name, or that of its file.
+        recipe: String,
+        /// The line concerned, from 1.
+        line: usize,
+        /// The field, what is wrong, and what was expected.
+        reason: String,
+    },
+
     /// A policy was given to a recipe without a place for it.
     #[error("recipe `{recipe}` has no Policy step: leave the policy out or add the step")]
     NoPolicyStep {
@@ -163,6 +176,19 @@ pub enum Error {
         expected: u32,
         /// Width and height of the sample.
         found: (u32, u32),
+    },
+
+    /// A resize by the shorter side would make too large an image.
+    #[error(
+        "resizing an image of {}x{} pixels to {}x{} is more than the {MAX_SIDE} pixels on a side \
+         and {MAX_PIXELS} in all that are allowed: such narrow images need another recipe",
+        from.0, from.1, to.0, to.1
+    )]
+    ResizedSize {
+        /// Width and height of the image.
+        from: (u32, u32),
+        /// Width and height it would get.
+        to: (u32, u32),
     },
 
     /// The place for a sample has the wrong size.

@@ -37,7 +37,9 @@ pub use kernels::Kernels;
 pub use mix::{Blend, CutMix, Mix, MixPer, MixUp};
 pub use output::{Dtype, Layout, Normalization, OutputFormat};
 pub use pipeline::{Pipeline, PipelineScratch, StageTimes};
-pub use recipe::{Recipe, Step};
+pub use recipe::{
+    Action, Border, ColorJitter, Erase, Lighting, RandomErasing, Recipe, ResizeTo, Step,
+};
 pub use resize::{PassOrder, Rect, ResizeFilter, Resizer};
 pub use rng::{SampleRng, Stream, philox4x32};
 pub use sampler::PolicySampler;

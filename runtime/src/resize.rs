@@ -23,6 +23,19 @@ pub enum ResizeFilter {
     Bilinear,
     /// The cubic with a = -0.5, two to each side.
     Bicubic,
+    /// The triangle, never stretched: a reduction skips pixels instead of
+    /// weighing them all (no antialiasing).
+    PlainBilinear,
+    /// The cubic, never stretched.
+    PlainBicubic,
+}
+
+impl ResizeFilter {
+    /// Whether a reduction stretches it over all the pixels it merges.
+    #[must_use]
+    pub const fn antialiases(self) -> bool {
+        matches!(self, ResizeFilter::Bilinear | ResizeFilter::Bicubic)
+    }
 }
 
 /// Which axis is resized first.
@@ -227,12 +240,16 @@ impl Axis {
         self.spans.clear();
         self.weights.clear();
         let (support, weigh): (f64, fn(f64) -> f64) = match filter {
-            ResizeFilter::Bilinear => (1.0, triangle),
-            ResizeFilter::Bicubic => (2.0, cubic),
+            ResizeFilter::Bilinear | ResizeFilter::PlainBilinear => (1.0, triangle),
+            ResizeFilter::Bicubic | ResizeFilter::PlainBicubic => (2.0, cubic),
         };
         // Pillow passes the interval in single precision.
         let scale = f64::from(size as f32) / f64::from(count);
-        let stretch = scale.max(1.0);
+        let stretch = if filter.antialiases() {
+            scale.max(1.0)
+        } else {
+            1.0
+        };
         let support = support * stretch;
         let shrink = 1.0 / stretch;
         for position in 0..count {
@@ -420,6 +437,13 @@ mod tests {
     use super::*;
     use crate::kernels::test_images::Kind;
 
+    const FILTERS: [ResizeFilter; 4] = [
+        ResizeFilter::Bilinear,
+        ResizeFilter::Bicubic,
+        ResizeFilter::PlainBilinear,
+        ResizeFilter::PlainBicubic,
+    ];
+
     fn resize(image: &Image, crop: Rect, size: (u32, u32), order: PassOrder) -> Image {
         let mut target = Image::default();
         Resizer::default()
@@ -457,7 +481,7 @@ mod tests {
     #[test]
     fn weights_sum_to_one_and_spans_stay_inside() {
         let mut axis = Axis::default();
-        for filter in [ResizeFilter::Bilinear, ResizeFilter::Bicubic] {
+        for filter in FILTERS {
             for (size, count) in [
                 (1, 1),
                 (1, 9),
@@ -491,7 +515,7 @@ mod tests {
             let image = Image::from_rgb(width, height, Kind::Random.pixels(width, height)).unwrap();
             let view = View::new(&image, rect(0, 0, width, height)).unwrap();
             for count in [1, 2, 4, 5, 6, 11, 32, 57] {
-                for filter in [ResizeFilter::Bilinear, ResizeFilter::Bicubic] {
+                for filter in FILTERS {
                     axis.prepare(width, count, filter);
                     horizontal_by_columns(&view, &axis, &mut Vec::new(), &mut plain);
                     horizontal(&view, &mut axis, &mut Vec::new(), &mut fast);

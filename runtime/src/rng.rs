@@ -53,7 +53,7 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 pub enum Stream {
     /// Whether and how the policy augments the sample.
     Policy,
-    /// Crops, flips and the recipe's own cutout.
+    /// Crops, horizontal flips and the recipe's own cutout.
     Crop,
     /// The order of an epoch.
     Order,
@@ -61,6 +61,20 @@ pub enum Stream {
     Search,
     /// Mixing the samples of a batch.
     Mix,
+    /// Whether a sample is turned upside down.
+    VerticalFlip,
+    /// Factors and order of a recipe's colour jitter.
+    ColorJitter,
+    /// Whether a recipe makes a sample grey.
+    Grayscale,
+    /// A recipe's blur.
+    GaussianBlur,
+    /// A recipe's lighting noise.
+    Lighting,
+    /// The rectangles of random erasing.
+    Erasing,
+    /// What random erasing puts there.
+    ErasingNoise,
 }
 
 impl Stream {
@@ -72,6 +86,13 @@ impl Stream {
             Stream::Order => 2,
             Stream::Search => 3,
             Stream::Mix => 4,
+            Stream::VerticalFlip => 16,
+            Stream::ColorJitter => 17,
+            Stream::Grayscale => 18,
+            Stream::GaussianBlur => 19,
+            Stream::Lighting => 20,
+            Stream::Erasing => 21,
+            Stream::ErasingNoise => 22,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ddas_formats::{Encoding, Operation, Sample};
 use ddas_runtime::{
-    Augmenter, Dtype, Image, Layout, Normalization, OutputFormat, Pipeline, PipelineScratch,
-    Recipe, SampleRng, Step, Stream,
+    Augmenter, Border, Dtype, Image, Layout, Normalization, OutputFormat, Pipeline,
+    PipelineScratch, Recipe, SampleRng, Step, Stream,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -69,6 +69,7 @@ impl BatchMaker {
         if config.crop_padding > 0 {
             steps.push(Step::RandomCrop {
                 padding: config.crop_padding,
+                border: Border::BLACK,
             });
         }
         if config.flip {
@@ -78,6 +79,7 @@ impl BatchMaker {
         if config.cutout > 0 {
             steps.push(Step::Cutout {
                 size: config.cutout,
+                count: 1,
             });
         }
         Ok(Self {

@@ -64,8 +64,11 @@ pub struct StreamInfo {
     pub shape: [usize; 3],
     /// Normalisation already applied (floating types) or to be applied (`u8`).
     pub normalization: StreamNormalization,
-    /// Recipe by name.
+    /// Name of the recipe.
     pub recipe: String,
+    /// Digest of what the recipe does, 16 hexadecimal digits; may be empty.
+    #[serde(default)]
+    pub recipe_digest: String,
     /// Digest of the policy file, 16 hexadecimal digits; `None` without a policy.
     pub policy_digest: Option<String>,
     /// Seed of the run.

@@ -48,6 +48,7 @@ pub(crate) fn mixed_stream(slots: usize, ranks: u32, mixes: bool) -> (Vec<Stream
             std: [0.25; 3],
         },
         recipe: "toy".to_owned(),
+        recipe_digest: String::new(),
         policy_digest: Some("0123456789abcdef".to_owned()),
         seed: 7,
         slots: slots as u32,

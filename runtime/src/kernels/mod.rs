@@ -13,6 +13,7 @@ mod cutout;
 mod filter;
 mod gaussian;
 mod geometry;
+pub(crate) mod hue;
 mod interpolate;
 mod point;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Pixels to the numbers a trainer reads: normalised, in their final type and
 //! layout, written once, straight into their place in the batch.
 
+mod erase;
 mod view;
 mod writer;
 
@@ -9,6 +10,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
+pub(crate) use erase::Eraser;
 pub(crate) use view::View;
 pub(crate) use writer::{Hole, Writer};
 

@@ -52,13 +52,19 @@ struct Values<const BYTES: usize> {
 
 impl<const BYTES: usize> Values<BYTES> {
     fn new(value: impl Fn(usize, u8) -> [u8; BYTES], hole: [[u8; BYTES]; 3]) -> Box<Self> {
-        let mut channels = [[[0; BYTES]; 256]; 3];
-        for (channel, table) in channels.iter_mut().enumerate() {
+        let channels = [[[0; BYTES]; 256]; 3];
+        let mut values = Box::new(Self { channels, hole });
+        values.set(value);
+        values
+    }
+
+    /// Replaces the value of every pixel.
+    fn set(&mut self, value: impl Fn(usize, u8) -> [u8; BYTES]) {
+        for (channel, table) in self.channels.iter_mut().enumerate() {
             for (entry, pixel) in table.iter_mut().zip(0..=u8::MAX) {
                 *entry = value(channel, pixel);
             }
         }
-        Box::new(Self { channels, hole })
     }
 
     #[inline(always)]
@@ -97,6 +103,33 @@ impl Writer {
             layout: format.layout,
             size,
             table,
+        }
+    }
+
+    /// Becomes a writer of pixels to which `light` is added on the 0 to 1
+    /// scale, before normalising; `format` and `normalization` are those it
+    /// was made with.
+    pub(crate) fn relight(
+        &mut self,
+        format: OutputFormat,
+        normalization: &Normalization,
+        light: [f32; 3],
+    ) {
+        let value = |channel: usize, pixel| {
+            let lit = f32::from(pixel) / 255.0 + light[channel];
+            (lit - normalization.mean[channel]) / normalization.std[channel]
+        };
+        match &mut self.table {
+            // Saturates at black and at full brightness.
+            Table::One(values) => values
+                .set(|channel, pixel| [(f32::from(pixel) + 255.0 * light[channel]).round() as u8]),
+            Table::Two(values) if format.dtype == Dtype::F16 => {
+                values.set(|channel, pixel| f16::from_f32(value(channel, pixel)).to_ne_bytes())
+            }
+            Table::Two(values) => {
+                values.set(|channel, pixel| bf16::from_f32(value(channel, pixel)).to_ne_bytes())
+            }
+            Table::Four(values) => values.set(|channel, pixel| value(channel, pixel).to_ne_bytes()),
         }
     }
 

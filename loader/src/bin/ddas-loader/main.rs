@@ -11,6 +11,7 @@ mod pack;
 mod policy;
 mod preview;
 mod progress;
+mod recipe;
 mod report;
 mod serve;
 mod status;
@@ -45,6 +46,8 @@ enum Command {
     Bench(bench::Arguments),
     #[command(subcommand)]
     Policy(policy::Arguments),
+    #[command(subcommand)]
+    Recipe(recipe::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Policy(arguments) => policy::run(arguments),
+        Command::Recipe(arguments) => recipe::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

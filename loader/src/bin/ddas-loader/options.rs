@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ddas_formats::SearchSpace;
-use ddas_loader::{LastBatch, Position, StreamOptions, check_world_size};
-use ddas_runtime::{Dtype, Layout, OutputFormat, Recipe};
+use ddas_loader::{LastBatch, Position, StreamOptions, check_recipe_name, check_world_size};
+use ddas_runtime::{Dtype, Layout, OutputFormat};
 
 use crate::report::Usage;
 
@@ -15,9 +15,9 @@ pub(crate) struct StreamArguments {
     /// The packed dataset (a folder made by `pack`).
     pub(crate) dataset: PathBuf,
 
-    /// What is done to every sample: cifar (policy, pad-crop 4, flip, normalise, cutout 16) or imagenet (random resized
-    /// crop 224, flip, policy, normalise).
-    #[arg(long, value_parser = recipe_name)]
+    /// What is done to every sample: cifar (policy, pad-crop 4, flip, normalise, cutout 16), imagenet (random resized
+    /// crop 224, flip, policy, normalise), another that `recipe show --list` names, or a recipe file.
+    #[arg(long, value_name = "NAME|FILE.toml", value_parser = recipe_name)]
     pub(crate) recipe: String,
 
     /// Policy file; without it only the recipe's own augmentation is done.
@@ -37,10 +37,10 @@ pub(crate) struct StreamArguments {
     pub(crate) layout: Layout,
 }
 
-/// The name of a recipe, for flags.
+/// The name or file of a recipe, for flags. Files are read later: a bad one is no wrong usage.
 pub(crate) fn recipe_name(name: &str) -> Result<String, String> {
-    Recipe::named(name)
-        .map(|_| name.to_owned())
+    check_recipe_name(name)
+        .map(|()| name.to_owned())
         .map_err(|error| error.to_string())
 }
 

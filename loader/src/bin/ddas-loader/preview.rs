@@ -20,8 +20,8 @@ pub(crate) struct Arguments {
     /// Policy file; without it only the recipe's own augmentation is shown.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// What is done to every sample: cifar or imagenet.
-    #[arg(long, default_value = "cifar", value_parser = recipe_name)]
+    /// What is done to every sample: a recipe that `recipe show --list` names, or a recipe file.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "cifar", value_parser = recipe_name)]
     recipe: String,
     /// Epochs of the training run over which the policy is spread.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..))]

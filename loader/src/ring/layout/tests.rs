@@ -47,6 +47,7 @@ fn info() -> StreamInfo {
             std: [0.25; 3],
         },
         recipe: "toy".to_owned(),
+        recipe_digest: String::new(),
         policy_digest: Some("0123456789abcdef".to_owned()),
         seed: 0,
         slots: 3,

@@ -3,18 +3,24 @@
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-use ddas_formats::{Operation, Policy, Sample};
+use ddas_formats::{MAX_PIXELS, MAX_SIDE, Operation, Policy, Sample};
 
 use crate::augmenter::Augmenter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::kernels::Kernels;
 use crate::mix::Mix;
-use crate::output::{Hole, Layout, Normalization, OutputFormat, View, Writer};
-use crate::recipe::{Recipe, Step, random_resized_crop};
+use crate::output::{Eraser, Layout, Normalization, OutputFormat, Writer};
+use crate::recipe::{Action, Recipe};
 use crate::resize::{Rect, Resizer};
 use crate::rng::{SampleRng, Stream};
 use crate::schedule::EpochSchedule;
+
+mod finish;
+mod pixels;
+
+use pixels::Shown;
 
 /// Turns stored samples into delivered ones.
 ///
@@ -45,6 +51,7 @@ pub struct Pipeline {
     seed: u64,
     output: OutputFormat,
     writer: Writer,
+    eraser: Eraser,
     mix: Option<Mix>,
 }
 
@@ -55,8 +62,11 @@ pub struct PipelineScratch {
     decoder: Decoder,
     resizer: Resizer,
     augmenter: Augmenter,
+    kernels: Kernels,
     image: Image,
     target: Image,
+    actions: Vec<Action>,
+    lit: Option<finish::LitWriter>,
 }
 
 impl PipelineScratch {
@@ -67,10 +77,10 @@ impl PipelineScratch {
         self.augmenter.last_draw()
     }
 
-    /// Replaces the image by what `view` shows of it.
-    fn render(&mut self, view: &View) {
-        view.render(&self.image, &mut self.target);
-        std::mem::swap(&mut self.image, &mut self.target);
+    /// What the recipe's steps came to for the last sample.
+    #[must_use]
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
     }
 }
 
@@ -81,9 +91,10 @@ pub struct StageTimes {
     pub decode: Duration,
     /// Resizing crops.
     pub crop: Duration,
-    /// Drawing and applying the policy's operations.
+    /// Drawing and applying the policy's operations; the recipe's own colour
+    /// jitter, grey and blur.
     pub policy: Duration,
-    /// Plain crops, flips, normalising and writing.
+    /// Plain crops, flips, normalising, writing, erasing.
     pub write: Duration,
 }
 
@@ -129,15 +140,16 @@ impl Pipeline {
         let schedule = policy
             .map(|policy| EpochSchedule::new(policy, epochs))
             .transpose()?;
-        let writer = Writer::new(output, &recipe.normalization(), recipe.size());
+        let (normalization, size) = (recipe.normalization(), recipe.size());
         Ok(Self {
-            recipe,
             schedule,
             epochs,
             seed,
             output,
-            writer,
-            mix: None,
+            writer: Writer::new(output, &normalization, size),
+            eraser: Eraser::new(output, &normalization, size),
+            mix: recipe.mix().copied(),
+            recipe,
         })
     }
 
@@ -247,12 +259,13 @@ impl Pipeline {
         let mut times = StageTimes::default();
         let mut clock = Clock::start();
         let (width, height) = (sample.width, sample.height);
-        let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Crop);
+        let mut actions = std::mem::take(&mut scratch.actions);
+        self.recipe
+            .draw(self.seed, epoch, index, (width, height), &mut actions);
+        check_resize(&actions, (width, height))?;
         // Where a random resized crop is coming, only its pixels are decoded.
-        let region = match *self.recipe.steps() {
-            [Step::RandomResizedCrop { scale, ratio, .. }, ..] => {
-                random_resized_crop(&mut rng, width, height, scale, ratio)
-            }
+        let region = match actions.first() {
+            Some(Action::ResizeCrop { crop, .. }) => *crop,
             _ => Rect {
                 x: 0,
                 y: 0,
@@ -260,7 +273,7 @@ impl Pipeline {
                 height,
             },
         };
-        let crop = scratch.decoder.decode_region(
+        let within = scratch.decoder.decode_region(
             sample.encoding,
             width,
             height,
@@ -270,56 +283,59 @@ impl Pipeline {
         )?;
         times.decode = clock.lap();
 
-        let size = self.recipe.size();
-        // Crops and flips are only noted; the writer reads through the view.
-        let mut view = View::new(size);
-        let mut hole = None;
-        for step in self.recipe.steps() {
-            match *step {
-                Step::RandomResizedCrop { filter, order, .. } => {
-                    let PipelineScratch {
-                        resizer,
-                        image,
-                        target,
-                        ..
-                    } = scratch;
-                    resizer.resize_crop(image, crop, (size, size), filter, order, target)?;
-                    std::mem::swap(image, target);
-                    times.crop = clock.lap();
+        let mut shown = Shown::new(self.recipe.size(), (width, height));
+        let mut finishing = actions.len();
+        for (position, action) in actions.iter().enumerate() {
+            match *action {
+                Action::ResizeCrop { filter, order, .. } => {
+                    scratch.resize(within, shown.size(), filter, order)?;
+                    shown.resized(shown.size());
+                    times.crop += clock.lap();
                 }
-                Step::Policy => {
+                Action::Resize {
+                    width,
+                    height,
+                    filter,
+                    order,
+                } => {
+                    scratch.resize(within, (width, height), filter, order)?;
+                    shown.resized((width, height));
+                    times.crop += clock.lap();
+                }
+                Action::Policy => {
                     if let Some(schedule) = &self.schedule {
                         let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Policy);
                         if scratch.augmenter.draw(schedule.sampler(epoch), &mut rng) {
-                            if !view.is_plain() {
-                                scratch.render(&view);
-                                view = View::new(size);
-                            }
+                            scratch.settle(&mut shown);
                             scratch
                                 .augmenter
                                 .apply_last_draw(&mut rng, &mut scratch.image);
                         }
-                        times.policy = clock.lap();
+                        times.policy += clock.lap();
                     }
                 }
-                Step::RandomCrop { padding } => {
-                    let mut offset = || i64::from(rng.below(2 * padding + 1)) - i64::from(padding);
-                    let (x, y) = (offset(), offset());
-                    view.shift(x, y);
+                Action::Crop { x, y, border } => scratch.crop(&mut shown, (x, y), border),
+                Action::FlipLeftRight => scratch.flip_left_right(&mut shown),
+                Action::FlipTopBottom => scratch.flip_top_bottom(&mut shown),
+                Action::Brightness(_)
+                | Action::Contrast(_)
+                | Action::Saturation(_)
+                | Action::Hue(_)
+                | Action::Grayscale
+                | Action::Blur(_) => {
+                    scratch.settle(&mut shown);
+                    scratch.recolour(action);
+                    times.policy += clock.lap();
                 }
-                Step::RandomFlip { probability } => {
-                    if rng.uniform() < probability {
-                        view.flip();
-                    }
-                }
-                Step::Normalize(_) => {} // done by the writer
-                Step::Cutout { size: side } => {
-                    let center = (rng.below(size), rng.below(size));
-                    hole = Some(Hole::around(center, side, size));
+                Action::Light(_) | Action::Cut { .. } | Action::Erase { .. } => {
+                    finishing = position;
+                    break;
                 }
             }
         }
-        self.writer.write(&scratch.image, &view, hole.as_ref(), out);
+        let noise = SampleRng::new(self.seed, epoch, index, Stream::ErasingNoise);
+        self.finish(scratch, &shown, &actions[finishing..], noise, out);
+        scratch.actions = actions;
         times.write = clock.lap();
         Ok(times)
     }
@@ -344,6 +360,25 @@ impl Pipeline {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses a resize of the whole image beyond what a decoder may make.
+fn check_resize(actions: &[Action], (width, height): (u32, u32)) -> Result<()> {
+    match actions.first() {
+        Some(&Action::Resize {
+            width: to_width,
+            height: to_height,
+            ..
+        }) if to_width.max(to_height) > MAX_SIDE
+            || u64::from(to_width) * u64::from(to_height) > MAX_PIXELS =>
+        {
+            Err(Error::ResizedSize {
+                from: (width, height),
+                to: (to_width, to_height),
+            })
+        }
+        _ => Ok(()),
     }
 }
 
