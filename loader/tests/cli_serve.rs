@@ -400,3 +400,125 @@ fn consumers_may_wait_for_the_daemon_to_start() {
     assert_eq!(early.join().unwrap().unwrap().len(), 2);
     daemon.end().succeeded();
 }
+
+/// A recipe with `[mix]` from file to consumer: partners' labels and weights come along, the hash covers them, and
+/// neither threads nor ranks change a byte.
+#[test]
+fn mixed_batches_are_served_with_partners_and_weights() {
+    let sandbox = Sandbox::new();
+    let dataset = sandbox.dataset("noise.lmdb", 75);
+    let plain = sandbox.run("recipe show cifar").succeeded();
+    let mixed = plain.clone()
+        + "\n[mix]\nmixup = { alpha = 0.4 }\ncutmix = { alpha = 1.0 }\nper = \"pair\"\n";
+    std::fs::write(sandbox.path("mixed.toml"), mixed).unwrap();
+    let recipe = sandbox.path("mixed.toml");
+    let serve = |more: &str| {
+        format!(
+            "{} --recipe {} --epochs 2 --batch-size 16 {more}",
+            dataset.display(),
+            recipe.display()
+        )
+    };
+    let reference = sandbox.hashes("reference", &serve("--threads 1 --slots 2"));
+    assert_eq!(reference.len(), 12);
+    assert_eq!(
+        sandbox.hashes("others", &serve("--threads 3 --slots 9")),
+        reference
+    );
+    assert_eq!(
+        sandbox.hashes("late", &serve("--start 1:2"))[..],
+        reference[6 + 2..11]
+    );
+
+    type Part = (Vec<u8>, Vec<i64>, Vec<i64>, Vec<u32>);
+    let mut whole: Option<Vec<Part>> = None;
+    for world_size in [1, 2, 4] {
+        let name = format!("mixed-{world_size}");
+        let daemon = sandbox.serve(&serve(&format!(
+            "--name {name} --world-size {world_size} --dtype u8"
+        )));
+        let mut steps = vec![Part::default(); 10];
+        for rank in 0..world_size {
+            let mut consumer = sandbox.connect(&name, rank);
+            assert!(consumer.info().mixes);
+            for step in &mut steps {
+                let batch = consumer.receive(LONG).unwrap().unwrap();
+                step.0.extend(batch.images());
+                step.1.extend(batch.labels());
+                step.2.extend(batch.mixed_labels().unwrap());
+                step.3.extend(
+                    batch
+                        .weights()
+                        .unwrap()
+                        .iter()
+                        .map(|weight| weight.to_bits()),
+                );
+            }
+        }
+        daemon.end().succeeded();
+        assert!(*whole.get_or_insert_with(|| steps.clone()) == steps);
+    }
+    for (step, (_, labels, partners, weights)) in whole.unwrap().iter().enumerate() {
+        // 75 samples: the last one of an epoch is alone.
+        for at in 0..labels.len() {
+            let partner = if at ^ 1 < labels.len() { at ^ 1 } else { at };
+            assert_eq!(partners[at], labels[partner], "step {step}, sample {at}");
+            let weight = f32::from_bits(weights[at]);
+            assert!((0.0..=1.0).contains(&weight));
+            assert_eq!(weights[at], weights[partner]);
+            assert!(partner != at || weight == 1.0);
+        }
+    }
+
+    for (arguments, parts) in [
+        (
+            serve("--name odd --world-size 16"),
+            "legal world sizes: 1, 2, 4, 8",
+        ),
+        (
+            serve("--name odd").replace("--batch-size 16", "--batch-size 15"),
+            "take an even batch size",
+        ),
+    ] {
+        sandbox
+            .run(&format!("serve {arguments}"))
+            .failed(1, &["two by two", parts]);
+    }
+}
+
+#[test]
+fn a_late_consumer_may_wait_for_the_next_epoch() {
+    let sandbox = Sandbox::new();
+    let dataset = sandbox.dataset("noise.lmdb", 40);
+    let daemon = sandbox.serve(&format!(
+        "{} --name epochs --recipe cifar --epochs 4 --batch-size 8 --slots 2",
+        dataset.display()
+    ));
+    let mut first = sandbox.connect("epochs", 0);
+    for _ in 0..8 {
+        assert!(first.receive(LONG).unwrap().is_some());
+    }
+    // Batches 6 to 8 of 5 an epoch are gone or being read: epoch 2 is the next whole one.
+    let late = sandbox.start("consume epochs --from next-epoch --hash");
+    while sandbox.status("epochs")["ranks"][0]["consumers"]
+        .as_array()
+        .unwrap()
+        .len()
+        < 2
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    while first.receive(LONG).unwrap().is_some() {}
+    drop(first);
+    let hashes = late.end().succeeded();
+    let places: Vec<&str> = hashes
+        .lines()
+        .map(|line| line.rsplit_once(' ').unwrap().0)
+        .collect();
+    assert_eq!(places.len(), 2 * 6, "{hashes}");
+    assert_eq!(
+        (places[0], places[5], places[11]),
+        ("2 0", "2 all", "3 all")
+    );
+    daemon.end().succeeded();
+}

@@ -163,6 +163,12 @@ impl Sandbox {
         Consumer::connect(name, options).expect("a running daemon")
     }
 
+    /// What `status --json` prints.
+    pub(crate) fn status(&self, name: &str) -> serde_json::Value {
+        let text = self.run(&format!("status {name} --json")).succeeded();
+        serde_json::from_str(&text).expect("JSON")
+    }
+
     /// What `consume --hash` prints for a run of `serve` on `dataset`.
     pub(crate) fn hashes(&self, name: &str, serve: &str) -> Vec<String> {
         let daemon = self.serve(&format!("{serve} --name {name}"));
