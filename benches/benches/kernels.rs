@@ -136,22 +136,26 @@ fn fastest(mut call: impl FnMut()) -> f64 {
     (0..60).map(|_| time(calls)).fold(f64::INFINITY, f64::min)
 }
 
-/// One line a case: `op=NAME/size=WxH CALL COPY`, the microseconds of copying
+/// What `cargo bench -p ddas-benches --bench kernels -- --minima [PART OF A NAME]`
+/// prints. One line a case: `op=NAME/size=WxH CALL COPY`, the microseconds of copying
 /// the image and changing the copy, and of the copying alone.
-fn print_minima() {
+fn print_minima(filter: &str) {
     for side in [32, 224] {
         let image = image(side, side);
         let mut work = image.clone();
         let copy = fastest(|| black_box(&mut work).copy_from(black_box(&image)));
         for json in OPERATIONS {
             let operation: Operation = serde_json::from_str(json).expect("an operation");
+            let name = format!("op={}/size={side}x{side}", name(&operation, json));
+            if !name.contains(filter) {
+                continue;
+            }
             let mut kernels = Kernels::default();
             let call = fastest(|| {
                 work.copy_from(&image);
                 kernels.apply(black_box(&operation), None, &mut work);
             });
-            let name = name(&operation, json);
-            println!("op={name}/size={side}x{side} {call:.3} {copy:.3}");
+            println!("{name} {call:.3} {copy:.3}");
         }
     }
 }
@@ -159,8 +163,10 @@ fn print_minima() {
 criterion_group!(benches, operations, resizes);
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--minima") {
-        print_minima();
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--minima");
+    if arguments.next().is_some() {
+        let filter = arguments.find(|argument| !argument.starts_with('-'));
+        print_minima(&filter.unwrap_or_default());
     } else {
         benches();
         Criterion::default().configure_from_args().final_summary();

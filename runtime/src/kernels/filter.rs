@@ -16,6 +16,8 @@
 //! nearer to the border than the kernel reaches are copied, as is an image
 //! smaller than the kernel.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
@@ -28,8 +30,12 @@ pub(super) struct FilterScratch {
 
 /// Weights 1 around a 5, over 13.
 pub(super) fn smooth(source: &Image, scratch: &mut FilterScratch, target: &mut Image) {
-    target.copy_from(source);
     if source.width() < 3 || source.height() < 3 {
+        return target.copy_from(source);
+    }
+    copy_border(source, 1, target);
+    #[cfg(target_arch = "x86_64")]
+    if x86::smooth(source.pixels(), source.stride(), target.pixels_mut()) {
         return;
     }
     let columns = &mut scratch.inner;
@@ -42,8 +48,12 @@ pub(super) fn smooth(source: &Image, scratch: &mut FilterScratch, target: &mut I
 
 /// Weights 1 on the outer ring of 5x5, over 16.
 pub(super) fn blur(source: &Image, scratch: &mut FilterScratch, target: &mut Image) {
-    target.copy_from(source);
     if source.width() < 5 || source.height() < 5 {
+        return target.copy_from(source);
+    }
+    copy_border(source, 2, target);
+    #[cfg(target_arch = "x86_64")]
+    if x86::blur(source.pixels(), source.stride(), target.pixels_mut()) {
         return;
     }
     scratch.inner.resize(source.stride(), 0);
@@ -51,6 +61,23 @@ pub(super) fn blur(source: &Image, scratch: &mut FilterScratch, target: &mut Ima
     for y in 2..source.height() - 2 {
         let rows = [y - 2, y - 1, y, y + 1, y + 2].map(|y| source.row(y));
         blur_row(rows, scratch, target.row_mut(y));
+    }
+}
+
+/// Gives `target` the size of `source` and a border of `reach` pixels from it,
+/// which the image is large enough for.
+fn copy_border(source: &Image, reach: u32, target: &mut Image) {
+    target.reshape(source.width(), source.height());
+    let edge = reach as usize * 3;
+    let right = source.stride() - edge;
+    for y in 0..source.height() {
+        let (from, to) = (source.row(y), target.row_mut(y));
+        if y < reach || y >= source.height() - reach {
+            to.copy_from_slice(from);
+        } else {
+            to[..edge].copy_from_slice(&from[..edge]);
+            to[right..].copy_from_slice(&from[right..]);
+        }
     }
 }
 

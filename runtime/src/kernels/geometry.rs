@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::x86;
+use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// Mirrors left and right.
@@ -24,7 +25,21 @@ pub(super) fn flip_top_bottom(image: &mut Image) {
     let start = rest.len() - half; // a middle row stays
     let bottom = rest[start..].rchunks_exact_mut(stride.max(1));
     for (upper, lower) in top.chunks_exact_mut(stride.max(1)).zip(bottom) {
-        upper.swap_with_slice(lower);
+        swap(upper, lower);
+    }
+}
+
+for_each_cpu! {
+    avx512
+    /// Exchanges two rows.
+    fn swap(upper: &mut [u8], lower: &mut [u8]) {
+        let (upper, upper_rest) = upper.as_chunks_mut::<64>();
+        let (lower, lower_rest) = lower.as_chunks_mut::<64>();
+        for (a, b) in upper.iter_mut().zip(lower) {
+            let (first, second) = (*a, *b);
+            (*a, *b) = (second, first);
+        }
+        upper_rest.swap_with_slice(lower_rest);
     }
 }
 

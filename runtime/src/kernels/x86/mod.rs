@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod blend;
+mod filter;
 mod memory;
 mod moves;
 mod table;
@@ -76,4 +77,15 @@ pub(super) fn reverse_pixels(pixels: &mut [u8]) -> bool {
 pub(super) fn mirror_rows(pixels: &mut [u8], stride: usize) -> bool {
     run!(avx512: moves::mirror_avx512(pixels, stride), avx2: moves::mirror_avx2(pixels, stride))
         .is_some()
+}
+
+/// Blurs all but the border of an image of at least 5 rows.
+pub(super) fn blur(source: &[u8], stride: usize, target: &mut [u8]) -> bool {
+    stride >= filter::BLUR_STRIDE && run!(avx512: filter::blur(source, stride, target)).is_some()
+}
+
+/// Smooths all but the border of an image of at least 3 rows.
+pub(super) fn smooth(source: &[u8], stride: usize, target: &mut [u8]) -> bool {
+    stride >= filter::SMOOTH_STRIDE
+        && run!(avx512: filter::smooth(source, stride, target)).is_some()
 }
