@@ -12,10 +12,19 @@
 use ddas_formats::{Interpolation, Warp};
 
 use super::interpolate;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use crate::image::{Image, fill_pixels};
 
 /// The coefficients (a, b, c, d, e, f).
 pub(super) type Matrix = [f64; 6];
+
+/// Scratch of [`warp`].
+#[derive(Debug, Default)]
+pub(super) struct WarpScratch {
+    columns: Vec<Option<u32>>,
+    runs: Vec<Run>,
+}
 
 /// The matrix of `Image.rotate(degrees)` for images that are not turned by
 /// moving whole pixels; `degrees` is within 0..=360. Positive angles turn
@@ -46,7 +55,7 @@ pub(super) fn warp(
     source: &Image,
     matrix: &Matrix,
     warp: Warp,
-    columns: &mut Vec<Option<u32>>,
+    scratch: &mut WarpScratch,
     target: &mut Image,
 ) {
     target.reshape(source.width(), source.height());
@@ -54,7 +63,7 @@ pub(super) fn warp(
         return;
     }
     match warp.interpolation {
-        Interpolation::Nearest => nearest(source, matrix, warp.fill, columns, target),
+        Interpolation::Nearest => nearest(source, matrix, warp.fill, scratch, target),
         Interpolation::Bilinear => {
             interpolate::bilinear(source, matrix, warp.fill, target);
         }
@@ -68,13 +77,13 @@ fn nearest(
     source: &Image,
     matrix: &Matrix,
     fill: [u8; 3],
-    columns: &mut Vec<Option<u32>>,
+    scratch: &mut WarpScratch,
     target: &mut Image,
 ) {
     if matrix[1] == 0.0 && matrix[3] == 0.0 {
-        nearest_axes(source, matrix, fill, columns, target);
+        nearest_axes(source, matrix, fill, &mut scratch.columns, target);
     } else if fits_fixed_point(source, matrix) {
-        nearest_fixed(source, matrix, fill, target);
+        nearest_fixed(source, matrix, fill, &mut scratch.runs, target);
     } else {
         nearest_double(source, matrix, fill, target);
     }
@@ -144,12 +153,24 @@ fn fits_fixed_point(source: &Image, &[a, b, c, d, e, f]: &Matrix) -> bool {
 }
 
 /// 16.16 fixed point.
-fn nearest_fixed(source: &Image, &[a, b, c, d, e, f]: &Matrix, fill: [u8; 3], target: &mut Image) {
+fn nearest_fixed(
+    source: &Image,
+    &[a, b, c, d, e, f]: &Matrix,
+    fill: [u8; 3],
+    runs: &mut Vec<Run>,
+    target: &mut Image,
+) {
     let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
     let step = (fixed(a), fixed(d));
     let row_step = (fixed(b), fixed(e));
     let mut start = (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5));
     let (width, height) = (source.width(), source.height());
+    const ONE: i32 = 1 << 16;
+    if (step.0, row_step, start.0) == (ONE, (0, ONE), ONE / 2)
+        && find_runs(start.1, step.1, (width, height), runs)
+    {
+        return move_runs(source, runs, step.1, fill, target);
+    }
     let pixels = source.pixels().as_chunks::<3>().0;
     for row in 0..height {
         let out = target.row_mut(row).as_chunks_mut::<3>().0;
@@ -170,6 +191,18 @@ fn nearest_fixed(source: &Image, &[a, b, c, d, e, f]: &Matrix, fill: [u8; 3], ta
                     let from = (y >> 16) as usize * width as usize + (x >> 16) as usize;
                     out.copy_from_slice(&pixels[from..][..out.len()]);
                 } else {
+                    #[cfg(target_arch = "x86_64")]
+                    if x86::read_line(
+                        source.pixels(),
+                        source.stride(),
+                        (x, y),
+                        step,
+                        out.as_flattened_mut(),
+                    ) {
+                        start.0 = start.0.wrapping_add(row_step.0);
+                        start.1 = start.1.wrapping_add(row_step.1);
+                        continue;
+                    }
                     for pixel in out {
                         *pixel = pixels[(y >> 16) as usize * width as usize + (x >> 16) as usize];
                         x = x.wrapping_add(step.0);
@@ -194,6 +227,116 @@ fn nearest_fixed(source: &Image, &[a, b, c, d, e, f]: &Matrix, fill: [u8; 3], ta
         }
         start.0 = start.0.wrapping_add(row_step.0);
         start.1 = start.1.wrapping_add(row_step.1);
+    }
+}
+
+/// Columns of the output that read the same row, counted from their own; their
+/// columns are those they read.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: u32,
+    end: u32,
+    shift: i32,
+}
+
+/// Groups the columns of a map that moves each column up or down: column `x`
+/// of row 0 reads at `start + x * step`, in 16.16. False when positions leave
+/// the 32-bit numbers: then Pillow's wrap around.
+fn find_runs(start: i32, step: i32, (width, height): (u32, u32), runs: &mut Vec<Run>) -> bool {
+    let position = |column: u32, row: u32| {
+        i64::from(start) + i64::from(step) * i64::from(column) + (i64::from(row) << 16)
+    };
+    let corners = [position(0, 0), position(width - 1, 0)]
+        .into_iter()
+        .chain([position(0, height - 1), position(width - 1, height - 1)]);
+    if corners
+        .into_iter()
+        .any(|corner| i32::try_from(corner).is_err())
+    {
+        return false;
+    }
+    runs.clear();
+    for column in 0..width {
+        let shift = (position(column, 0) >> 16) as i32;
+        match runs.last_mut() {
+            Some(run) if run.shift == shift => run.end = column + 1,
+            _ => runs.push(Run {
+                first: column,
+                end: column + 1,
+                shift,
+            }),
+        }
+    }
+    true
+}
+
+/// Moves the columns as `runs` say, which rise if `step` does.
+fn move_runs(source: &Image, runs: &[Run], step: i32, fill: [u8; 3], target: &mut Image) {
+    let (stride, height) = (source.stride(), i64::from(source.height()));
+    let pixels = source.pixels();
+    // Runs differ by one column in length: all are copied in as many steps,
+    // which the processor foresees.
+    let longest = runs.iter().map(|run| run.end - run.first).max();
+    let steps = (longest.unwrap_or(0) as usize * 3).div_ceil(STEP);
+    let (mut before, mut until) = (0, 0);
+    for row in 0..source.height() {
+        let read = |run: &Run| i64::from(row) + i64::from(run.shift);
+        // The runs that read inside the image follow one another.
+        if step >= 0 {
+            before = move_end(runs, before, |run| read(run) < 0);
+            until = move_end(runs, until, |run| read(run) < height);
+        } else {
+            before = move_end(runs, before, |run| read(run) >= height);
+            until = move_end(runs, until, |run| read(run) >= 0);
+        }
+        let inside = &runs[before..until];
+        let start = row as usize * stride;
+        let out = target.pixels_mut();
+        for run in inside {
+            let (first, end) = (run.first as usize * 3, run.end as usize * 3);
+            let from = read(run) as usize * stride + first;
+            let (from, to) = (&pixels[from..], &mut out[start + first..]);
+            copy_ahead(from, to, end - first, steps);
+        }
+        let filled = |run: Option<&Run>, column: fn(&Run) -> u32| {
+            start + run.map_or(0, |run| column(run) as usize * 3)
+        };
+        let (first, end) = (
+            filled(inside.first(), |run| run.first),
+            filled(inside.last(), |run| run.end),
+        );
+        fill_pixels(&mut out[start..first], fill);
+        fill_pixels(&mut out[end..start + stride], fill);
+    }
+}
+
+/// Where the runs of which `is_before` holds end, known to lie near `end`.
+#[inline]
+fn move_end(runs: &[Run], mut end: usize, is_before: impl Fn(&Run) -> bool) -> usize {
+    while runs.get(end).is_some_and(&is_before) {
+        end += 1;
+    }
+    while end > 0 && !is_before(&runs[end - 1]) {
+        end -= 1;
+    }
+    end
+}
+
+/// Bytes copied at a time by [`copy_ahead`].
+const STEP: usize = 16;
+
+/// Copies `length` bytes, or, where both slices have them, `steps` times
+/// [`STEP`]: for callers that write what lies beyond later.
+#[inline]
+fn copy_ahead(from: &[u8], to: &mut [u8], length: usize, steps: usize) {
+    let (wide_from, wide_to) = (from.as_chunks::<STEP>().0, to.as_chunks_mut::<STEP>().0);
+    if let (Some(from), Some(to)) = (wide_from.get(..steps), wide_to.get_mut(..steps)) {
+        // A loop and not one call: most runs take a single step.
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    } else {
+        to[..length].copy_from_slice(&from[..length]);
     }
 }
 
@@ -355,7 +498,13 @@ mod tests {
                 fill,
                 interpolation: Interpolation::Nearest,
             };
-            warp(&source, &matrix, warp_by, &mut Vec::new(), &mut target);
+            warp(
+                &source,
+                &matrix,
+                warp_by,
+                &mut WarpScratch::default(),
+                &mut target,
+            );
             let [a, b, c, d, e, f] = matrix;
             for y in 0..height {
                 for x in 0..width {

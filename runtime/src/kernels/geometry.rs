@@ -54,45 +54,41 @@ pub(super) fn turn_180(image: &mut Image) {
 
 /// A quarter turn counter-clockwise; width and height change places.
 pub(super) fn turn_90(source: &Image, target: &mut Image) {
-    turn(
-        source,
-        target,
-        |column, width| width - 1 - column,
-        |row, _| row,
-    );
+    turn(source, false, target);
 }
 
 /// A quarter turn clockwise; width and height change places.
 pub(super) fn turn_270(source: &Image, target: &mut Image) {
-    turn(
-        source,
-        target,
-        |column, _| column,
-        |row, height| height - 1 - row,
-    );
+    turn(source, true, target);
 }
 
-/// Source pixel (column, row) goes to row `to_row(column, width)` and column
-/// `to_column(row, height)` of the target.
-fn turn(
-    source: &Image,
-    target: &mut Image,
-    to_row: impl Fn(usize, usize) -> usize,
-    to_column: impl Fn(usize, usize) -> usize,
-) {
+fn turn(source: &Image, clockwise: bool, target: &mut Image) {
     /// Source columns in one pass: their target rows stay in the cache.
     const TILE: usize = 16;
 
     target.reshape(source.height(), source.width());
     let (width, height) = (source.width() as usize, source.height() as usize);
+    #[cfg(target_arch = "x86_64")]
+    if x86::turn(
+        source.pixels(),
+        (width, height),
+        clockwise,
+        target.pixels_mut(),
+    ) {
+        return;
+    }
     let pixels = source.pixels().as_chunks::<3>().0;
     let target = target.pixels_mut().as_chunks_mut::<3>().0;
     for start in (0..width).step_by(TILE) {
         let end = (start + TILE).min(width);
         for row in 0..height {
-            let out_column = to_column(row, height);
             for (column, pixel) in (start..end).zip(&pixels[row * width + start..]) {
-                target[to_row(column, width) * height + out_column] = *pixel;
+                let (out_row, out_column) = if clockwise {
+                    (column, height - 1 - row)
+                } else {
+                    (width - 1 - column, row)
+                };
+                target[out_row * height + out_column] = *pixel;
             }
         }
     }
@@ -101,6 +97,7 @@ fn turn(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::on_every_cpu;
 
     /// Pixels named by one number each.
     fn numbered(width: u32, numbers: &[u8]) -> Image {
@@ -133,13 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn tiles_cover_wide_images() {
-        let numbers: Vec<u8> = (0..37 * 4).collect();
-        let image = numbered(37, &numbers);
+    fn quarter_turns_of_every_shape() {
         let (mut once, mut back) = (Image::default(), Image::default());
-        turn_90(&image, &mut once);
-        assert_eq!(once.pixel(2, 5), image.pixel(31, 2));
-        turn_270(&once, &mut back);
-        assert_eq!(back, image);
+        on_every_cpu(|cpu| {
+            for (width, height) in [(37, 4), (4, 8), (5, 9), (8, 19), (3, 40), (12, 16)] {
+                let numbers: Vec<u8> = (0..width * height).map(|n| (n % 151) as u8).collect();
+                let image = numbered(width, &numbers);
+                turn_90(&image, &mut once);
+                for (x, y) in (0..height).flat_map(|x| (0..width).map(move |y| (x, y))) {
+                    assert_eq!(once.pixel(x, y), image.pixel(width - 1 - y, x), "{cpu:?}");
+                }
+                turn_270(&once, &mut back);
+                assert_eq!(back, image, "{cpu:?}");
+            }
+        });
     }
 }

@@ -53,7 +53,7 @@ use crate::resize::{PassOrder, Rect, ResizeFilter, Resizer};
 pub struct Kernels {
     target: Image,
     filter: filter::FilterScratch,
-    columns: Vec<Option<u32>>,
+    warp: affine::WarpScratch,
     blur: gaussian::BlurScratch,
     resizer: Resizer,
 }
@@ -212,7 +212,7 @@ impl Kernels {
         if *matrix == IDENTITY {
             return; // every interpolation then reads the pixel itself
         }
-        affine::warp(image, matrix, warp, &mut self.columns, &mut self.target);
+        affine::warp(image, matrix, warp, &mut self.warp, &mut self.target);
         self.take_target(image);
     }
 

@@ -182,7 +182,7 @@ pub(super) mod avx2 {
     /// The same shuffle in both halves.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn shuffle(bytes: __m256i, indices: [i8; 16]) -> __m256i {
+    pub(crate) fn shuffle(bytes: __m256i, indices: [i8; 16]) -> __m256i {
         let indices = load_128(&indices.map(|index| index as u8));
         _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(indices))
     }
@@ -279,7 +279,9 @@ pub(super) mod avx2 {
         let mut rest = pixels;
         while let Some(block) = rest.first_chunk_mut::<28>() {
             let values = blend_pixels(load_pixels(block), factor);
-            store_pixels(block, values);
+            if let Some(block) = block.first_chunk_mut() {
+                store_pixels(block, values);
+            }
             rest = &mut rest[24..];
         }
         // Eight pixels and some more, or less.
@@ -287,15 +289,18 @@ pub(super) mod avx2 {
             let mut block = [0; 28];
             block[..some.len()].copy_from_slice(some);
             let values = blend_pixels(load_pixels(&block), factor);
-            store_pixels(&mut block, values);
+            if let Some(block) = block.first_chunk_mut() {
+                store_pixels(block, values);
+            }
             some.copy_from_slice(&block[..some.len()]);
         }
     }
 
-    /// Writes the 24 bytes of [`load_pixels`], and nothing else.
+    /// Writes the 24 bytes of 8 pixels, four in the first 12 bytes of either half;
+    /// the other bytes of `pixels` are zeros.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn store_pixels(bytes: &mut [u8; 28], pixels: __m256i) {
+    pub(crate) fn store_pixels(bytes: &mut [u8; 24], pixels: __m256i) {
         let (low, high) = (
             _mm256_castsi256_si128(pixels),
             _mm256_extracti128_si256::<1>(pixels),
@@ -326,7 +331,15 @@ pub(super) mod avx2 {
             _mm256_or_si256(red, _mm256_slli_epi32::<8>(green)),
             _mm256_slli_epi32::<16>(blue),
         );
-        let pack = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1];
-        shuffle(pixels, pack)
+        pack(pixels)
+    }
+
+    /// The lower three bytes of four numbers, one after another, in the first
+    /// 12 bytes of either half.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn pack(numbers: __m256i) -> __m256i {
+        let indices = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1];
+        shuffle(numbers, indices)
     }
 }

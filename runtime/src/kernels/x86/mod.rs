@@ -9,9 +9,11 @@
 
 mod blend;
 mod filter;
+mod gather;
 mod memory;
 mod moves;
 mod table;
+mod turn;
 
 use crate::cpu::{Cpu, cpu};
 
@@ -88,4 +90,37 @@ pub(super) fn blur(source: &[u8], stride: usize, target: &mut [u8]) -> bool {
 pub(super) fn smooth(source: &[u8], stride: usize, target: &mut [u8]) -> bool {
     stride >= filter::SMOOTH_STRIDE
         && run!(avx512: filter::smooth(source, stride, target)).is_some()
+}
+
+/// Output pixel `i` reads the pixel at `start + i * step`, in 16.16; all of
+/// those lie within the image.
+pub(super) fn read_line(
+    pixels: &[u8],
+    stride: usize,
+    start: (i32, i32),
+    step: (i32, i32),
+    out: &mut [u8],
+) -> bool {
+    gather::fits(pixels.len())
+        && run!(
+            avx512: gather::line_avx512(pixels, stride, start, step, out),
+            avx2: gather::line_avx2(pixels, stride, start, step, out)
+        )
+        .is_some()
+}
+
+/// A quarter turn of an image of `size`, width and height.
+pub(super) fn turn(
+    source: &[u8],
+    size: (usize, usize),
+    clockwise: bool,
+    target: &mut [u8],
+) -> bool {
+    size.0 >= turn::COLUMNS
+        && size.1 >= turn::ROWS
+        && run!(
+            avx512: turn::turn(source, size, clockwise, target),
+            avx2: turn::turn(source, size, clockwise, target)
+        )
+        .is_some()
 }
