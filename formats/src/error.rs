@@ -52,6 +52,22 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
+    /// A packing was stopped on request.
+    #[error(
+        "packing {} was stopped: {}", out.display(),
+        match samples {
+            0 => "nothing had been packed yet".to_owned(),
+            _ => format!("{samples} of {total} images are packed; the same command with --resume goes on from there"),
+        }
+    )]
+    Stopped {
+        /// The dataset that was to be written.
+        out: PathBuf,
+        /// Samples that are kept.
+        samples: u64,
+        /// Items that the source has.
+        total: u64,
+    },
     /// A sample's bytes are not as they were written.
     #[error("{}: sample {index} is damaged: {reason}", dataset.display())]
     DamagedSample {

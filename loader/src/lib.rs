@@ -51,6 +51,8 @@ mod plan;
 #[cfg(feature = "daemon")]
 mod preview;
 mod rank_environment;
+#[cfg(feature = "daemon")]
+mod shrink;
 #[cfg(feature = "engine")]
 mod recipe_file;
 #[cfg(feature = "engine")]
@@ -76,6 +78,8 @@ pub use plan::{BatchPart, LastBatch, PlanError, PlanOptions, Position, RunPlan, 
 #[cfg(feature = "daemon")]
 pub use preview::{PreviewOptions, Sheet};
 pub use rank_environment::{Placement, RankError};
+#[cfg(feature = "daemon")]
+pub use shrink::Shrink;
 #[cfg(feature = "engine")]
 pub use recipe_file::{check_recipe_name, read_recipe};
 #[cfg(feature = "engine")]

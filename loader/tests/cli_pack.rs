@@ -414,3 +414,140 @@ fn webdataset_shards_become_a_dataset() {
         Some(2)
     );
 }
+
+/// Twenty times killed at a random moment and continued: nothing is lost, nothing comes twice.
+#[test]
+fn a_packing_survives_any_number_of_kills() {
+    let sandbox = Sandbox::new();
+    for class in ["a", "b"] {
+        fs::create_dir_all(sandbox.path("images").join(class)).unwrap();
+    }
+    // 36 MiB that do not compress: nine transactions.
+    let mut state = 1u64;
+    for image in 0..96 {
+        let rgb: Vec<u8> = (0..256 * 128 * 3)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        let name = format!("images/{}/{image:03}.png", ["a", "b"][image / 48]);
+        match image % 40 {
+            17 => fs::write(sandbox.path(&name), "text").unwrap(),
+            _ => write_png(&sandbox.path(&name), 256, 128, &rgb),
+        }
+        for copy in 1..4 {
+            let copied = name.replace(".png", &format!("-{copy}.png"));
+            fs::copy(sandbox.path(&name), sandbox.path(&copied)).unwrap();
+        }
+    }
+    sandbox
+        .run("pack image-folder images whole.lmdb --allow-bad")
+        .succeeded();
+    let pack = "pack image-folder images out.lmdb --allow-bad --resume --jobs 2";
+    let (mut kills, mut finished, mut resumed) = (0, 0, 0);
+    while kills < 20 {
+        let mut packer = sandbox.start(pack);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        std::thread::sleep(std::time::Duration::from_millis(state >> 56));
+        packer.kill();
+        let ended = packer.end();
+        if ended.status.success() {
+            finished += 1;
+        } else {
+            assert_eq!(ended.status.code(), None, "{}", ended.stderr);
+            kills += 1;
+        }
+        if sandbox.path("out.lmdb").exists() {
+            assert_eq!(
+                content_hash(&sandbox, "out.lmdb"),
+                content_hash(&sandbox, "whole.lmdb")
+            );
+            resumed += u32::from(ended.stdout.contains("packed before, and not read again"));
+            fs::remove_dir_all(sandbox.path("out.lmdb")).unwrap();
+        }
+    }
+    let summary = sandbox.run(pack).succeeded();
+    println!(
+        "20 kills, {finished} finished in between, {resumed} of them resumed; the last: {summary}"
+    );
+    assert!(summary.contains("8 samples left out"), "{summary}");
+    assert_eq!(
+        content_hash(&sandbox, "out.lmdb"),
+        content_hash(&sandbox, "whole.lmdb")
+    );
+    assert!(sandbox.run("verify out.lmdb").status.success());
+    assert!(!sandbox.path("out.lmdb.partial").exists());
+}
+
+#[test]
+fn a_stopped_packing_says_how_to_go_on() {
+    use rustix::process::Signal;
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.path("images/a")).unwrap();
+    let noise: Vec<u8> = (0..1_500_000u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    write_png(&sandbox.path("images/a/000.png"), 1000, 500, &noise);
+    for image in 1..150 {
+        fs::copy(
+            sandbox.path("images/a/000.png"),
+            sandbox.path(&format!("images/a/{image:03}.png")),
+        )
+        .unwrap();
+    }
+    for signal in [Signal::INT, Signal::TERM] {
+        let packer = sandbox.start("pack image-folder images out.lmdb --jobs 1 --overwrite");
+        let journal = sandbox.path("out.lmdb.partial/journal.jsonl");
+        while !journal.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        packer.signal(signal);
+        let ended = packer.end();
+        if ended.status.success() {
+            continue; // A fast machine was done.
+        }
+        ended.failed(1, &["out.lmdb was stopped: "]);
+        let resumed = sandbox
+            .run("pack image-folder images out.lmdb --resume --overwrite")
+            .succeeded();
+        assert!(resumed.contains("150 samples in 1 class, "), "{resumed}");
+        assert_eq!(
+            ended.stderr.contains("--resume goes on"),
+            resumed.contains("packed before"),
+            "{resumed}"
+        );
+    }
+}
+
+#[test]
+fn images_are_made_smaller_on_request() {
+    let sandbox = Sandbox::new();
+    image_folder(&sandbox.path("images"));
+    for jobs in [1, 3] {
+        sandbox
+            .run(&format!(
+                "pack image-folder images small{jobs}.lmdb --resize-shorter 16 --jobs {jobs}"
+            ))
+            .succeeded();
+    }
+    assert_eq!(
+        content_hash(&sandbox, "small1.lmdb"),
+        content_hash(&sandbox, "small3.lmdb")
+    );
+    let dataset = Dataset::open(&sandbox.path("small1.lmdb")).unwrap();
+    let reader = dataset.reader().unwrap();
+    for index in 0..dataset.len() {
+        let sample = reader.get(index).unwrap();
+        assert_eq!(sample.width.min(sample.height), 16);
+    }
+    assert_eq!(
+        dataset.manifest().packed.options["transform"],
+        "shorter side 16 bilinear, JPEG quality 90 4:2:0"
+    );
+}

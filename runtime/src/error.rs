@@ -83,6 +83,13 @@ pub enum Error {
         found: (u32, u32),
     },
 
+    /// An image cannot be stored as a JPEG.
+    #[error("cannot encode the image: {reason}")]
+    Encode {
+        /// What the encoder said.
+        reason: String,
+    },
+
     /// A payload is not a whole, undamaged image.
     #[error("cannot decode the {format} image: {reason}")]
     Decode {

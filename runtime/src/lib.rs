@@ -17,6 +17,8 @@
 mod augmenter;
 mod cpu;
 mod decode;
+#[allow(unsafe_code, reason = "libjpeg is a C library")]
+mod encode;
 mod error;
 mod image;
 mod kernels;
@@ -31,6 +33,7 @@ mod schedule;
 
 pub use augmenter::Augmenter;
 pub use decode::{DecodeLimits, Decoder};
+pub use encode::{ChromaSubsampling, encode_jpeg};
 pub use error::{Error, Result};
 pub use image::Image;
 pub use kernels::Kernels;

@@ -1,6 +1,7 @@
 //! Packed datasets: an LMDB file with one record per sample, and a manifest beside it.
 
 mod btree;
+mod journal;
 mod manifest;
 mod record;
 mod verify;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use memmap2::{Advice, Mmap, MmapOptions};
 
 use self::btree::Meta;
+pub(crate) use self::journal::{Identity, LeftOut};
 pub use self::manifest::{Manifest, Packed};
 pub use self::record::Sample;
 pub use self::verify::{DamagedSample, VerifyReport, verify};

@@ -11,17 +11,19 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, Wit
 use rustix::fs::{FlockOperation, RenameFlags};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::journal::{self, Committed, Identity, Journal, LeftOut, Leftover};
 use super::manifest::{self, Manifest, Packed};
 use super::record::Sample;
 use crate::atomic_file::{sync_folder_of, write_atomically};
 use crate::image_header::Encoding;
 use crate::{Error, Result};
 
-/// Records are collected up to this many bytes and put in one transaction.
-const BYTES_PER_TRANSACTION: usize = 32 << 20;
+/// Records are collected up to this many bytes and put in one transaction: what a killed packing has to do again.
+const BYTES_PER_TRANSACTION: usize = 4 << 20;
 /// The map grows by doubling from here. It is small so that growing is the ordinary case, met by every test.
 const FIRST_MAP_BYTES: usize = 1 << 20;
 const DATA_FILE: &str = "data.mdb";
+
 /// Writes a dataset, sample after sample.
 ///
 /// All is written into the folder `OUT.partial` beside `OUT`, which takes the place of `OUT` in one step in
@@ -47,9 +49,10 @@ pub struct DatasetWriter {
     out: PathBuf,
     overwrite: bool,
     partial: Partial,
-    env: Option<Env<WithoutTls>>,
-    database: Database<'static, Bytes, Bytes>,
-    map_bytes: usize,
+    /// What a former process left, until it is known whether it can be continued.
+    leftover: Option<Leftover>,
+    journal: Option<Journal>,
+    store: Option<Store>,
     /// Records of the next transaction, one behind the other.
     pending: Vec<u8>,
     ranges: Vec<Range<usize>>,
@@ -67,6 +70,14 @@ impl DatasetWriter {
     /// dataset (which is never replaced), and when another process is writing it; [`Error::Io`] when the
     /// folder beside it cannot be made.
     pub fn create(out: &Path, overwrite: bool) -> Result<DatasetWriter> {
+        let mut writer = DatasetWriter::begin(out, overwrite, false)?;
+        writer.store = Some(Store::open(&writer.partial.path)?);
+        Ok(writer)
+    }
+
+    /// Takes the place of `out`; with `resume`, keeps what a former process left there. [`restore`](Self::restore)
+    /// comes next.
+    pub(crate) fn begin(out: &Path, overwrite: bool, resume: bool) -> Result<DatasetWriter> {
         // A link stays a link: what it points to is replaced.
         let out = if out.exists() {
             out.canonicalize().map_err(Error::io(out))?
@@ -74,21 +85,80 @@ impl DatasetWriter {
             out.to_path_buf()
         };
         check_target(&out, overwrite)?;
-        let partial = Partial::create(&out)?;
-        let (env, database) = open_for_writing(&partial.path)?;
+        let mut partial = Partial::create(&out)?;
+        let mut leftover = None;
+        if resume {
+            // Nothing is removed before it is known to be of no use.
+            partial.owned = false;
+            leftover = Leftover::read(&partial.path)?;
+        }
+        if leftover.is_none() {
+            clear(&partial.path)?;
+            partial.owned = true;
+        }
         Ok(DatasetWriter {
             out,
             overwrite,
             partial,
-            env: Some(env),
-            database,
-            map_bytes: FIRST_MAP_BYTES,
+            leftover,
+            journal: None,
+            store: None,
             pending: Vec::new(),
             ranges: Vec::new(),
             written: 0,
             hash: Box::new(Xxh3::new()),
             samples_per_class: Vec::new(),
         })
+    }
+
+    /// Begins to write, or goes on where the process that left something behind was killed. The records that it has
+    /// written are read, checked and hashed; the items of the source they came from are not needed again.
+    ///
+    /// # Errors
+    /// [`Error::File`] when something else was being packed there, or a record is damaged; it then stays as it is.
+    pub(crate) fn restore(&mut self, packing: &Identity) -> Result<Restored> {
+        let folder = self.partial.path.clone();
+        let mut restored = Restored::default();
+        let leftover = self.leftover.take();
+        let new = leftover.is_none();
+        if let Some(leftover) = leftover {
+            leftover.check(&folder, packing)?;
+            let committed = Committed::read(&folder.join(DATA_FILE))?;
+            let (next, left_out) = leftover.place(committed.samples);
+            restored = Restored {
+                resumed: true,
+                next,
+                left_out,
+                bytes: committed.bytes,
+            };
+            self.written = committed.samples;
+            self.hash = committed.hash;
+            self.samples_per_class = committed.samples_per_class;
+            // It may have been killed between writing the manifest and moving the folder.
+            remove(folder.join(manifest::FILE_NAME))?;
+        }
+        self.journal = Some(Journal::open(&folder, packing, new)?);
+        self.store = Some(Store::open(&folder)?);
+        Ok(restored)
+    }
+
+    /// Notes that an item of the source is left out.
+    pub(crate) fn leave_out(&mut self, entry: &LeftOut) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) => journal.leave_out(&self.partial.path, entry),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits what was appended and leaves it for another process to go on with. Returns the samples that wait there;
+    /// 0 when there are none, and nothing is left.
+    pub(crate) fn suspend(mut self) -> Result<u64> {
+        self.flush()?;
+        if self.journal.is_none() || self.written == 0 {
+            return Ok(0);
+        }
+        self.partial.owned = false;
+        Ok(self.written)
     }
 
     /// Adds one sample and returns its index.
@@ -115,7 +185,7 @@ impl DatasetWriter {
             payload,
         };
         let class = match usize::try_from(label) {
-            Ok(class) if class < 1_000_000 => class,
+            Ok(class) if class < journal::MAX_CLASSES => class,
             _ => {
                 let reason = format!("sample {index}: label {label}; expected 0 to 999999");
                 return Err(Error::file(&self.out, reason));
@@ -124,10 +194,7 @@ impl DatasetWriter {
         sample
             .check()
             .map_err(|reason| Error::file(&self.out, format!("sample {index}: {reason}")))?;
-        if class >= self.samples_per_class.len() {
-            self.samples_per_class.resize(class + 1, 0);
-        }
-        self.samples_per_class[class] += 1;
+        journal::count(&mut self.samples_per_class, class);
         let key = index.to_be_bytes();
         let start = self.pending.len();
         sample.encode(key, &mut self.pending);
@@ -138,6 +205,16 @@ impl DatasetWriter {
             self.flush()?;
         }
         Ok(index)
+    }
+
+    /// Where the dataset will stand.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Whether a good part has been committed already, or was there before.
+    pub(crate) fn is_worth_keeping(&self) -> bool {
+        self.written > 0
     }
 
     /// The folder in which the dataset is being written.
@@ -176,7 +253,7 @@ impl DatasetWriter {
         self.samples_per_class.resize(classes.len(), 0);
         self.flush()?;
         let mut page_size = 0;
-        if let Some(env) = self.env.take() {
+        if let Some(Store { env, .. }) = self.store.take() {
             page_size = env.unnamed_database_stat().page_size;
             env.force_sync().map_err(Error::lmdb(&self.partial.path))?;
             env.prepare_for_closing().wait();
@@ -202,37 +279,21 @@ impl DatasetWriter {
         fs::metadata(&manifest_path)
             .and_then(|metadata| fs::set_permissions(&data, metadata.permissions()))
             .map_err(Error::io(&data))?;
+        // Whole now: from here on there is nothing to continue.
+        remove(self.partial.path.join(journal::FILE_NAME))?;
+        self.partial.owned = true;
         self.partial.move_to(&self.out, self.overwrite)?;
         Ok(manifest)
     }
 
     /// Puts the collected records into the database, in one transaction.
-    #[allow(unsafe_code)]
     fn flush(&mut self) -> Result<()> {
-        let Some(env) = &self.env else { return Ok(()) };
-        let failed = |error| Error::lmdb(&self.partial.path)(error);
-        // Twice what is pending covers the rounding up of each value to pages, and the tree above.
-        let used =
-            (env.info().last_page_number + 1) * env.unnamed_database_stat().page_size as usize;
-        let needed = used + 2 * self.pending.len() + 8192 * self.ranges.len() + (16 << 20);
-        if needed > self.map_bytes {
-            self.map_bytes = needed.next_power_of_two().max(2 * self.map_bytes);
-            // SAFETY: no transaction is open: they live only inside this function, further down.
-            unsafe { env.resize(self.map_bytes) }.map_err(failed)?;
-        }
-        let mut txn = env.write_txn().map_err(failed)?;
-        for (offset, range) in self.ranges.iter().enumerate() {
-            let key = (self.written + offset as u64).to_be_bytes();
-            self.database
-                .put_with_flags(
-                    &mut txn,
-                    PutFlags::APPEND,
-                    &key,
-                    &self.pending[range.clone()],
-                )
-                .map_err(failed)?;
-        }
-        txn.commit().map_err(failed)?;
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        store
+            .put(self.written, &self.pending, &self.ranges)
+            .map_err(Error::lmdb(&self.partial.path))?;
         self.written += self.ranges.len() as u64;
         self.ranges.clear();
         self.pending.clear();
@@ -243,40 +304,97 @@ impl DatasetWriter {
 impl Drop for DatasetWriter {
     fn drop(&mut self) {
         // The map must be gone before `Partial` removes the files below it.
-        if let Some(env) = self.env.take() {
+        if let Some(Store { env, .. }) = self.store.take() {
             env.prepare_for_closing().wait();
         }
     }
 }
 
-#[allow(unsafe_code)]
-fn open_for_writing(folder: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>)> {
-    let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(FIRST_MAP_BYTES);
-    // NO_SYNC: an unfinished dataset is thrown away, a finished one is synced before it is put in place.
-    // NO_LOCK: the folder is locked as a whole.
-    // SAFETY: the folder was just made or emptied by this process and is locked by it, so no one else has the
-    // file open or changes it while it is mapped; NO_LOCK is sound with one writer and no reader.
-    let env = unsafe {
-        options
-            .flags(EnvFlags::NO_SYNC | EnvFlags::NO_LOCK)
-            .open(folder)
-    }
-    .map_err(Error::lmdb(folder))?;
-    let created = env
-        .write_txn()
-        .and_then(|txn| {
-            env.create_databases_and_commit(txn, |opener, txn| {
-                opener
-                    .create_database(txn, None)
-                    .map(CommitOrAbort::<_, ()>::Commit)
-            })
-        })
+/// What [`DatasetWriter::restore`] found.
+#[derive(Default)]
+pub(crate) struct Restored {
+    /// Whether something was found at all.
+    pub(crate) resumed: bool,
+    /// The item of the source to go on with.
+    pub(crate) next: u64,
+    /// Those before it that were left out.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// Bytes of the payloads that are there.
+    pub(crate) bytes: u64,
+}
+
+/// The LMDB file under construction.
+struct Store {
+    env: Env<WithoutTls>,
+    database: Database<'static, Bytes, Bytes>,
+    map_bytes: usize,
+}
+
+impl Store {
+    #[allow(unsafe_code)]
+    fn open(folder: &Path) -> Result<Store> {
+        let present = fs::metadata(folder.join(DATA_FILE)).map_or(0, |metadata| metadata.len());
+        let map_bytes = usize::try_from(present)
+            .unwrap_or(usize::MAX / 2)
+            .next_power_of_two()
+            .max(FIRST_MAP_BYTES);
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_bytes);
+        // NO_SYNC: an unfinished dataset is thrown away after a power cut, a finished one is synced before it is put in
+        // place. NO_LOCK: the folder is locked as a whole.
+        // SAFETY: the folder is locked by this process, so no one else has the file open or changes it while it is
+        // mapped; NO_LOCK is sound with one writer and no reader. What a killed process left has been
+        // read in full before, by code that trusts nothing.
+        let env = unsafe {
+            options
+                .flags(EnvFlags::NO_SYNC | EnvFlags::NO_LOCK)
+                .open(folder)
+        }
         .map_err(Error::lmdb(folder))?;
-    let database = created
-        .commit()
-        .ok_or_else(|| Error::file(folder, "LMDB gave no database"))?;
-    Ok((env, database))
+        let created = env
+            .write_txn()
+            .and_then(|txn| {
+                env.create_databases_and_commit(txn, |opener, txn| {
+                    opener
+                        .create_database(txn, None)
+                        .map(CommitOrAbort::<_, ()>::Commit)
+                })
+            })
+            .map_err(Error::lmdb(folder))?;
+        let database = created
+            .commit()
+            .ok_or_else(|| Error::file(folder, "LMDB gave no database"))?;
+        Ok(Store {
+            env,
+            database,
+            map_bytes,
+        })
+    }
+
+    /// Appends the records at `ranges` of `bytes`, under the keys from `first` on, in one transaction.
+    #[allow(unsafe_code)]
+    fn put(&mut self, first: u64, bytes: &[u8], ranges: &[Range<usize>]) -> heed::Result<()> {
+        // Twice what is to come covers the rounding up of each value to pages, and the tree above.
+        let used = (self.env.info().last_page_number + 1)
+            * self.env.unnamed_database_stat().page_size as usize;
+        let needed = used + 2 * bytes.len() + 8192 * ranges.len() + (16 << 20);
+        if needed > self.map_bytes {
+            self.map_bytes = needed.next_power_of_two().max(2 * self.map_bytes);
+            // SAFETY: no transaction is open: they live only inside this function, further down.
+            unsafe { self.env.resize(self.map_bytes) }?;
+        }
+        let mut txn = self.env.write_txn()?;
+        for (offset, range) in ranges.iter().enumerate() {
+            let key = (first + offset as u64).to_be_bytes();
+            self.database.put_with_flags(
+                &mut txn,
+                PutFlags::APPEND,
+                &key,
+                &bytes[range.clone()],
+            )?;
+        }
+        txn.commit()
+    }
 }
 
 /// Refuses an `out` that must not be replaced.
@@ -358,7 +476,6 @@ impl Partial {
             Ok(found) if (found.dev(), found.ino()) == (locked.dev(), locked.ino()) => {}
             _ => return Err(busy()),
         }
-        clear(&path)?;
         Ok(Partial {
             path,
             _lock: lock,
@@ -405,10 +522,6 @@ impl Drop for Partial {
 
 /// Removes a dataset's own files from `folder`, the manifest first so that what is left does not open.
 fn clear(folder: &Path) -> Result<()> {
-    let remove = |path: PathBuf| match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
-        _ => Ok(()),
-    };
     remove(folder.join(manifest::FILE_NAME))?;
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -424,13 +537,23 @@ fn clear(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+fn remove(path: PathBuf) -> Result<()> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a dataset's folder may hold a file of this name; a folder with other things in it is never replaced.
 fn is_own(name: &OsStr) -> bool {
     name == DATA_FILE
         || name == "lock.mdb"
         || name == manifest::FILE_NAME
+        || name == journal::FILE_NAME
         || name.to_str().is_some_and(|name| {
             name.ends_with(".tmp")
-                && (name.starts_with("manifest.json.") || name.starts_with("unpacked."))
+                && ["manifest.json.", "unpacked."]
+                    .iter()
+                    .any(|start| name.starts_with(start))
         })
 }

@@ -140,8 +140,8 @@ impl Version {
 ///
 /// `source` is a folder with the binary or the python version (or with the folder that its archive unpacks to), or
 /// the archive itself, as `.tar` or `.tar.gz`. Of CIFAR-100 the hundred fine labels are taken. The pickles of
-/// the python version are read without executing them. Of the options, `jobs`, `allow_bad` and `check` play no part:
-/// there are no image files to check.
+/// the python version are read without executing them. Of the options, `jobs`, `allow_bad`, `check`,
+/// `transform`, `resume` and `stop` play no part: there are no image files to check, and all is done in a second.
 ///
 /// # Errors
 /// [`Error::File`] when the source holds none of the four versions or more than one, when a file is missing, cut
@@ -221,6 +221,7 @@ pub fn pack_cifar(
         skipped: Vec::new(),
         ignored: 0,
         notes: vec![format!("found the {}", version.name)],
+        resumed: None,
         seconds: start.elapsed().as_secs_f64(),
         manifest,
     })

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::{BadFile, PackOptions, PackProgress, PackSummary};
-use crate::dataset::{DatasetWriter, Packed};
+use crate::dataset::{DatasetWriter, Identity, LeftOut, Packed};
 use crate::image_header::{ImageHeader, read_image_header};
 use crate::{Error, Result};
 
@@ -37,24 +39,45 @@ pub(super) struct Written {
     pub(super) bytes: u64,
     pub(super) skipped: Vec<BadFile>,
     skipped_first: Option<usize>,
+    /// Samples that were there before.
+    resumed: Option<u64>,
 }
 
 type Checked = std::result::Result<(ImageHeader, Vec<u8>), String>;
 
-/// Appends every item to `writer`, in order, whatever the number of threads.
+/// Appends every item to `writer`, in order, whatever the number of threads, and gives the writer back. `source` says what the
+/// items are, for a packing that is continued.
 ///
 /// # Errors
-/// [`Error::File`] for the first bad item in order, unless bad ones are allowed; what the writer returns.
+/// [`Error::File`] for the first bad item in order, unless bad ones are allowed, and when what is to be continued is something
+/// else; [`Error::Stopped`]; what the writer returns.
 pub(super) fn write_all(
     items: &dyn Items,
-    writer: &mut DatasetWriter,
+    mut writer: DatasetWriter,
+    source: &[(&str, String)],
     options: &PackOptions<'_>,
-) -> Result<Written> {
-    let chunks = chunks(items);
+) -> Result<(DatasetWriter, Written)> {
+    let restored = writer.restore(&identity(items, source, options))?;
+    let mut written = Written::default();
+    if restored.resumed {
+        written.resumed = Some(writer.len());
+        written.bytes = restored.bytes;
+        written.skipped_first = restored.left_out.first().map(|entry| entry.item as usize);
+        let bad = |entry: LeftOut| BadFile {
+            path: entry.path,
+            reason: entry.reason,
+        };
+        written.skipped = restored.left_out.into_iter().map(bad).collect();
+        if let (Some(bad), false) = (written.skipped.first(), options.allow_bad) {
+            let reason = format!("left out before: {}; give --allow-bad again", bad.reason);
+            return Err(Error::file(Path::new(&bad.path), reason));
+        }
+    }
+    let chunks = chunks(items, restored.next as usize);
     let jobs = job_count(options).min(chunks.len().max(1));
     // Thread `t` takes chunks t, t + jobs, t + 2 jobs, .. and has its own bounded channel: the writer knows where the
     // next chunk comes from, nobody runs far ahead, and a writer that gives up ends the threads by hanging up.
-    thread::scope(|scope| {
+    let outcome = thread::scope(|scope| {
         let mut channels = Vec::with_capacity(jobs);
         for worker in 0..jobs {
             let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
@@ -79,7 +102,6 @@ pub(super) fn write_all(
                 })?;
             channels.push(receiver);
         }
-        let mut written = Written::default();
         let total = items.len() as u64;
         for (number, chunk) in chunks.iter().enumerate() {
             let checked = channels[number % jobs].recv().map_err(|_| {
@@ -87,7 +109,12 @@ pub(super) fn write_all(
                 Error::file(&path, "the thread that should have read it is gone")
             })?;
             for (item, checked) in chunk.clone().zip(checked) {
-                written.add(items, item, checked, writer, options)?;
+                if options.is_stopped() {
+                    return Ok(End::Stopped);
+                }
+                if let Some(bad) = written.add(items, item, checked, &mut writer, options)? {
+                    return Ok(End::Bad(bad));
+                }
             }
             (options.progress)(PackProgress {
                 done: chunk.end as u64,
@@ -96,8 +123,81 @@ pub(super) fn write_all(
                 skipped: written.skipped.len() as u64,
             });
         }
-        Ok(written)
-    })
+        Ok(End::Complete)
+    });
+    match outcome? {
+        End::Complete => Ok((writer, written)),
+        End::Stopped => {
+            let out = writer.out().to_owned();
+            let samples = writer.suspend()?;
+            let total = items.len() as u64;
+            Err(Error::Stopped {
+                out,
+                samples,
+                total,
+            })
+        }
+        End::Bad(bad) => {
+            let kept = match writer.is_worth_keeping() {
+                true => writer.suspend()?,
+                false => 0,
+            };
+            let mut reason = format!(
+                "{}; repair or remove it, or give --allow-bad to leave such files out",
+                bad.reason
+            );
+            if kept > 0 {
+                reason.push_str(&format!(
+                    " (--resume then goes on behind the {kept} images packed so far)"
+                ));
+            }
+            Err(Error::file(Path::new(&bad.path), reason))
+        }
+    }
+}
+
+enum End {
+    Complete,
+    Stopped,
+    Bad(BadFile),
+}
+
+/// What is packed from what, and how.
+fn identity(items: &dyn Items, source: &[(&str, String)], options: &PackOptions<'_>) -> Identity {
+    let mut list = Xxh3::new();
+    for number in 0..items.len() {
+        let ((label, size), (name, _)) = (items.describe(number), items.name(number));
+        list.update(&label.to_le_bytes());
+        list.update(&size.to_le_bytes());
+        list.update(&(name.len() as u64).to_le_bytes());
+        list.update(name.as_bytes());
+    }
+    let transform = options.transform.as_ref();
+    let transform = transform.map_or("none", |transform| &transform.name);
+    let limit = options
+        .limit
+        .map_or("none".into(), |limit| limit.to_string());
+    let mut identity: Identity = [
+        (
+            "tool",
+            concat!("ddas-formats ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ),
+        ("number of images", items.len().to_string()),
+        (
+            "names, sizes and labels of the images",
+            format!("{:032x}", list.digest128()),
+        ),
+        ("limit", limit),
+        ("transform", transform.to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    identity.extend(
+        source
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+    );
+    identity
 }
 
 /// Threads to use.
@@ -138,6 +238,7 @@ pub(super) fn finish(
         skipped: written.skipped,
         ignored: about.ignored,
         notes: about.notes,
+        resumed: written.resumed,
         seconds: about.start.elapsed().as_secs_f64(),
         manifest,
     })
@@ -152,6 +253,7 @@ pub(super) struct About {
 }
 
 impl Written {
+    /// Appends an item, or leaves it out; the item when it is bad and that is not allowed.
     fn add(
         &mut self,
         items: &dyn Items,
@@ -159,7 +261,7 @@ impl Written {
         checked: Checked,
         writer: &mut DatasetWriter,
         options: &PackOptions<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<BadFile>> {
         match checked {
             Ok((header, bytes)) => {
                 let (label, _) = items.describe(item);
@@ -168,16 +270,20 @@ impl Written {
             }
             Err(reason) if options.allow_bad => {
                 let (path, _) = items.name(item);
+                writer.leave_out(&LeftOut {
+                    item: item as u64,
+                    path: path.clone(),
+                    reason: reason.clone(),
+                })?;
                 self.skipped_first.get_or_insert(item);
                 self.skipped.push(BadFile { path, reason });
             }
             Err(reason) => {
-                let (_, path) = items.name(item);
-                let remedy = "repair or remove it, or give --allow-bad to leave such files out";
-                return Err(Error::file(&path, format!("{reason}; {remedy}")));
+                let path = items.name(item).1.to_string_lossy().into_owned();
+                return Ok(Some(BadFile { path, reason }));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -185,17 +291,21 @@ fn check(items: &dyn Items, number: usize, options: &PackOptions<'_>) -> Checked
     let bytes = items.load(number)?;
     let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
     // The caller's decoder meets hostile bytes here. Should it panic, that too is a verdict on one file.
-    match catch_unwind(AssertUnwindSafe(|| (options.check)(&header, &bytes))) {
-        Ok(verdict) => verdict?,
-        Err(_) => return Err("the decoder panicked on it".into()),
-    }
-    Ok((header, bytes))
+    let checked = catch_unwind(AssertUnwindSafe(|| match &options.transform {
+        None => (options.check)(&header, &bytes).map(|()| (header, bytes)),
+        Some(transform) => {
+            let bytes = (transform.apply)(&header, bytes)?;
+            let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
+            Ok((header, bytes))
+        }
+    }));
+    checked.unwrap_or_else(|_| Err("the decoder panicked on it".into()))
 }
 
-fn chunks(items: &dyn Items) -> Vec<Range<usize>> {
+fn chunks(items: &dyn Items, first: usize) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
-    let (mut start, mut bytes) = (0, 0u64);
-    for number in 0..items.len() {
+    let (mut start, mut bytes) = (first, 0u64);
+    for number in first..items.len() {
         bytes = bytes.saturating_add(items.describe(number).1);
         if bytes >= CHUNK_BYTES || number + 1 - start == CHUNK_ITEMS || number + 1 == items.len() {
             chunks.push(start..number + 1);

@@ -50,7 +50,7 @@ pub fn pack_image_folder(
     let start = Instant::now();
     outside(source, out)?;
     // Before the listing, which may take long: a destination that cannot be written is known at once.
-    let mut writer = DatasetWriter::create(out, options.overwrite)?;
+    let writer = DatasetWriter::begin(out, options.overwrite, options.resume)?;
     let listing = Listing::read(source, "a folder or a .tar of class folders")?;
     let layout = Layout::find(source, &listing, root)?;
     let mut all = Vec::new();
@@ -74,7 +74,8 @@ pub fn pack_image_folder(
         listing: &listing,
         files,
     };
-    let written = engine::write_all(&files, &mut writer, options)?;
+    let identity = [("packer", "image-folder".to_owned())];
+    let (writer, written) = engine::write_all(&files, writer, &identity, options)?;
 
     let mut notes = Vec::new();
     if root.is_none() && !layout.root.is_empty() {

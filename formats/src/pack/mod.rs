@@ -8,6 +8,7 @@ mod source;
 mod webdataset;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::cifar::{Split, pack_cifar};
 pub use self::image_folder::pack_image_folder;
@@ -17,6 +18,18 @@ use crate::image_header::ImageHeader;
 
 /// A verdict on one image from its header and its bytes; the error says what is wrong with it.
 pub type Check<'a> = dyn Fn(&ImageHeader, &[u8]) -> Result<(), String> + Sync + 'a;
+
+/// Header and bytes of an image to the bytes to store, or what is wrong with it.
+pub type Apply<'a> = dyn Fn(&ImageHeader, Vec<u8>) -> Result<Vec<u8>, String> + Sync + 'a;
+
+/// Makes another image of one that was read: its header and bytes come in, the bytes to store come out; the error says what
+/// is wrong with it. It stands in for the [`Check`], and has to be as strict.
+pub struct Transform<'a> {
+    /// What it does, with all its settings: noted in the manifest, and compared when a packing is continued.
+    pub name: String,
+    /// Called on many threads at once; its result may depend on nothing but the image.
+    pub apply: &'a Apply<'a>,
+}
 
 /// What every packer is told.
 pub struct PackOptions<'a> {
@@ -31,6 +44,14 @@ pub struct PackOptions<'a> {
     /// The caller's verdict on one image (this crate holds no decoder): an error makes it a bad file.
     /// Called on many threads at once.
     pub check: &'a Check<'a>,
+    /// What is done to every image; `None` stores the bytes as they are.
+    pub transform: Option<Transform<'a>>,
+    /// Whether a packing of the same source that was killed or stopped is continued. What it committed is checked, and
+    /// not taken from the source again; the dataset is the same as that of a packing in one go. Without this, what is left
+    /// of it is removed.
+    pub resume: bool,
+    /// When raised, the packing commits what it has and ends with [`Error::Stopped`](crate::Error::Stopped).
+    pub stop: Option<&'a AtomicBool>,
     /// Called now and then, on the thread that packs.
     pub progress: &'a (dyn Fn(PackProgress) + Sync),
 }
@@ -44,6 +65,9 @@ impl Default for PackOptions<'_> {
             overwrite: false,
             allow_bad: false,
             check: &|_, _| Ok(()),
+            transform: None,
+            resume: false,
+            stop: None,
             progress: &|_| {},
         }
     }
@@ -58,6 +82,10 @@ impl PackOptions<'_> {
         (0..taken).map(move |number| (number as u128 * len as u128 / taken as u128) as usize)
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Acquire))
+    }
+
     /// What the manifest says about the packing: `source` and `name`, the limits, and the packer's own `options`.
     fn packed(&self, source: &str, path: &Path, options: &[(&str, String)]) -> Packed {
         let name = path.canonicalize().ok();
@@ -67,6 +95,8 @@ impl PackOptions<'_> {
             .file_name()
             .unwrap_or_default();
         let limit = self.limit.map(|limit| ("limit", limit.to_string()));
+        let transform = self.transform.as_ref();
+        let transform = transform.map(|transform| ("transform", transform.name.clone()));
         Packed {
             source: source.into(),
             name: name.to_string_lossy().into_owned(),
@@ -74,6 +104,7 @@ impl PackOptions<'_> {
                 .iter()
                 .cloned()
                 .chain(limit)
+                .chain(transform)
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
             tool: concat!("ddas-formats ", env!("CARGO_PKG_VERSION")).into(),
@@ -109,6 +140,8 @@ pub struct PackSummary {
     pub ignored: u64,
     /// How the source was understood, where it could be otherwise; for people.
     pub notes: Vec<String>,
+    /// Samples that a former packing had committed, when one was continued.
+    pub resumed: Option<u64>,
     /// Time taken.
     pub seconds: f64,
     /// The new dataset's manifest.

@@ -116,7 +116,7 @@ pub fn pack_webdataset(
             "no shards to pack; name at least one .tar",
         ));
     };
-    let mut writer = DatasetWriter::create(out, options.overwrite)?;
+    let writer = DatasetWriter::begin(out, options.overwrite, options.resume)?;
     let shards = list(shards, labels, options)?;
     let total: usize = shards.iter().map(|shard| shard.samples.len()).sum();
     if total == 0 {
@@ -144,7 +144,8 @@ pub fn pack_webdataset(
         from,
         classes: &classes,
     };
-    let written = engine::write_all(&samples, &mut writer, options)?;
+    let identity = [("packer", "webdataset".to_owned())];
+    let (writer, written) = engine::write_all(&samples, writer, &identity, options)?;
 
     let mut notes = Vec::new();
     if shards.len() > 1 {

@@ -317,7 +317,7 @@ fn a_bad_file_is_named_or_left_out() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("a/1.jpg: the only image is bad; the first: not a JPEG"),
+        error.contains("a/1.jpg: the only image is bad: not a JPEG"),
         "{error}"
     );
     // A link to nowhere is a file that cannot be read.

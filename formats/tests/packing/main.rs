@@ -3,4 +3,5 @@
 mod cifar;
 mod image_folder;
 mod place;
+mod resume;
 mod webdataset;

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use ddas_formats::{
-    PackOptions, PackProgress, PackSummary, ShardLabels, Split, expand_shards, pack_cifar,
-    pack_image_folder, pack_webdataset, read_class_names,
+    ImageHeader, PackOptions, PackProgress, PackSummary, ShardLabels, Split, Transform,
+    expand_shards, pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
 };
-use ddas_loader::check_image;
+use ddas_loader::{Shrink, check_image};
+use ddas_runtime::ChromaSubsampling;
 
 use crate::options::default_threads;
 use crate::progress::Meter;
 use crate::report;
+use crate::serve::stop_on_signals;
 
 /// Packs images into a dataset: an LMDB folder that every other subcommand reads.
 #[derive(Subcommand)]
@@ -41,6 +43,8 @@ pub(crate) struct WebDataset {
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
     #[command(flatten)]
+    resize: Resize,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct ImageFolder {
     /// Folder inside SRC whose folders are the classes [default: SRC itself].
     #[arg(long, value_name = "FOLDER")]
     root: Option<String>,
+    #[command(flatten)]
+    resize: Resize,
     #[command(flatten)]
     common: Common,
 }
@@ -78,6 +84,44 @@ enum SplitName {
     Test,
 }
 
+/// Making images smaller.
+#[derive(Args)]
+struct Resize {
+    /// Store images with a shorter side of PX pixels: decoded, resized (Pillow's antialiased bilinear filter) and encoded
+    /// again, JPEG as JPEG, PNG as PNG. Smaller ones keep their bytes [default: all keep them].
+    #[arg(long, value_name = "PX", value_parser = value_parser!(u32).range(1..=16384))]
+    resize_shorter: Option<u32>,
+    /// Quality of the JPEGs that --resize-shorter writes.
+    #[arg(long, value_name = "1-100", default_value_t = Shrink::QUALITY, value_parser = value_parser!(u8).range(1..=100))]
+    quality: u8,
+    /// Colour of the JPEGs that --resize-shorter writes: 420 keeps one value for four pixels, 444 all.
+    #[arg(long, value_enum, default_value = "420")]
+    subsampling: Subsampling,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subsampling {
+    /// One colour for four pixels, as in most photographs.
+    #[value(name = "420")]
+    Quarter,
+    /// A colour for each pixel.
+    #[value(name = "444")]
+    Full,
+}
+
+impl Resize {
+    fn shrink(&self) -> Option<Shrink> {
+        self.resize_shorter.map(|shorter| Shrink {
+            shorter,
+            quality: self.quality,
+            subsampling: match self.subsampling {
+                Subsampling::Quarter => ChromaSubsampling::Quarter,
+                Subsampling::Full => ChromaSubsampling::Full,
+            },
+        })
+    }
+}
+
 #[derive(Args)]
 struct Common {
     /// Threads that read and check files [default: all cores].
@@ -92,12 +136,17 @@ struct Common {
     /// Leave files out that are no sound image, and list them at the end; without this the first one ends the packing.
     #[arg(long)]
     allow_bad: bool,
+    /// Go on with a packing of the same SRC and flags that was killed or stopped (SIGINT, SIGTERM); the result is that of a
+    /// packing in one go. Without this, what it left is removed.
+    #[arg(long)]
+    resume: bool,
 }
 
 impl Common {
     fn pack(
         &self,
         out: &std::path::Path,
+        shrink: Option<Shrink>,
         pack: impl FnOnce(&PackOptions<'_>) -> ddas_formats::Result<PackSummary>,
     ) -> anyhow::Result<()> {
         let meter = Meter::new("packing", "images");
@@ -108,17 +157,32 @@ impl Common {
                 &report::bytes(progress.bytes),
             );
         };
+        let stop = stop_on_signals()?;
+        let apply = |header: &ImageHeader, bytes| match &shrink {
+            Some(shrink) => shrink.apply(header, bytes),
+            None => Ok(bytes),
+        };
         let options = PackOptions {
             jobs: self.jobs.map_or_else(default_threads, |jobs| jobs as usize),
             limit: self.limit,
             overwrite: self.overwrite,
             allow_bad: self.allow_bad,
             check: &check_image,
+            transform: shrink.as_ref().map(|shrink| Transform {
+                name: shrink.name(),
+                apply: &apply,
+            }),
+            resume: self.resume,
+            stop: Some(&stop),
             progress: &progress,
         };
         let outcome = pack(&options);
         drop(meter);
-        let summary = outcome.with_context(|| format!("packing {} failed", out.display()))?;
+        let summary = match outcome {
+            // It says all there is to say.
+            Err(stopped @ ddas_formats::Error::Stopped { .. }) => return Err(stopped.into()),
+            outcome => outcome.with_context(|| format!("packing {} failed", out.display()))?,
+        };
         summarise(out, &summary)
     }
 }
@@ -135,6 +199,12 @@ fn summarise(out: &std::path::Path, summary: &PackSummary) -> anyhow::Result<()>
         summary.samples as f64 / seconds,
         summary.bytes as f64 / 1e6 / seconds,
     ))?;
+    if let Some(resumed) = summary.resumed {
+        report::print_line(&format!(
+            "{} packed before, and not read again",
+            report::counted(resumed, "of them was", "of them were")
+        ))?;
+    }
     for note in &summary.notes {
         report::print_line(note)?;
     }
@@ -175,8 +245,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             source,
             out,
             root,
+            resize,
             common,
-        }) => common.pack(&out, |options| {
+        }) => common.pack(&out, resize.shrink(), |options| {
             pack_image_folder(&source, root.as_deref(), &out, options)
         }),
         Arguments::Cifar(Cifar {
@@ -189,13 +260,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 SplitName::Train => Split::Train,
                 SplitName::Test => Split::Test,
             };
-            common.pack(&out, |options| pack_cifar(&source, split, &out, options))
+            common.pack(&out, None, |options| {
+                pack_cifar(&source, split, &out, options)
+            })
         }
         Arguments::Webdataset(WebDataset {
             shards,
             out,
             classes,
             label_field,
+            resize,
             common,
         }) => {
             let labels = ShardLabels {
@@ -203,7 +277,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 field: label_field,
             };
             let shards = expand_shards(&shards)?;
-            common.pack(&out, |options| {
+            common.pack(&out, resize.shrink(), |options| {
                 pack_webdataset(&shards, &labels, &out, options)
             })
         }

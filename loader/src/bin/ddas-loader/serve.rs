@@ -163,7 +163,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// A flag that SIGTERM, SIGINT and SIGHUP raise; a second signal ends the process with 128 + its number.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     // SIGHUP comes when the terminal is closed; under `nohup` it stays ignored.
     let hang_up = (!ignores_hang_up()).then_some(SIGHUP);
