@@ -1,7 +1,7 @@
 //! Packings that are stopped and continued.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -52,8 +52,8 @@ fn options() -> PackOptions<'static> {
 /// Packs and is stopped once `upto` images have been looked at.
 fn stopped_after(
     upto: usize,
-    source: &PathBuf,
-    out: &PathBuf,
+    source: &Path,
+    out: &Path,
     options: PackOptions<'_>,
 ) -> Result<PackSummary> {
     let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -195,7 +195,7 @@ fn only_the_same_packing_is_continued() {
         },
         "`transform`: none then, turn now",
     );
-    fs::write(source.join("dog/399.png"), png(1)[1..].to_vec()).unwrap();
+    fs::write(source.join("dog/399.png"), &png(1)[1..]).unwrap();
     refused(resume(), "names, sizes and labels of the images");
     fs::write(source.join("dog/399.png"), png(399)).unwrap();
     let strict = PackOptions {
