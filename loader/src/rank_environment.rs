@@ -30,8 +30,8 @@ impl fmt::Display for Placement {
 pub enum RankError {
     /// Two sources disagree.
     #[error(
-        "the {what} is {first} by {first_source}, but {second} by {second_source}: \
-         correct the one that is wrong, or have the environment left out of it"
+        "the {what} is {first} by {first_source}, but {second} by {second_source}: correct the one that is wrong, \
+         or leave the environment out of it (`environment=False` in Python, `consume --ignore-environment`)"
     )]
     Contradiction {
         /// `rank` or `world size`.
@@ -142,7 +142,8 @@ fn named(source: &str, variables: &str) -> String {
 
 impl Placement {
     /// Finds rank and world size: arguments before torchrun, Slurm, Open MPI and Kubernetes, and 0 of 1 if none of them
-    /// says anything. `variable` looks an environment variable up.
+    /// says anything. `served` is the number of ranks of a stream that is to be joined; `variable` looks an environment
+    /// variable up.
     ///
     /// A launcher that only starts another launcher on each machine (`srun torchrun ...`) is recognised by its counting
     /// machines, and not asked. A Slurm job script or interactive shell is no task of a step, and not asked either.
@@ -152,10 +153,10 @@ impl Placement {
     ///
     /// let environment = [("RANK", "3"), ("WORLD_SIZE", "8")];
     /// let variable = |name: &str| environment.iter().find(|entry| entry.0 == name).map(|entry| entry.1.to_owned());
-    /// let placement = Placement::find(None, None, variable)?;
+    /// let placement = Placement::find(None, None, None, variable)?;
     /// assert_eq!(placement.to_string(), "rank 3 of 8, from torchrun (RANK and WORLD_SIZE)");
     ///
-    /// let wrong = Placement::find(Some(2), None, variable).unwrap_err();
+    /// let wrong = Placement::find(Some(2), None, None, variable).unwrap_err();
     /// assert!(wrong.to_string().contains("the rank is 2 by the arguments (rank), but 3 by torchrun (RANK)"));
     /// # Ok::<(), ddas_loader::RankError>(())
     /// ```
@@ -166,9 +167,10 @@ impl Placement {
     pub fn find(
         rank: Option<u32>,
         world_size: Option<u32>,
+        served: Option<u32>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Placement, RankError> {
-        let mut claims = vec![Claim {
+        let given = Claim {
             source: "the arguments",
             rank,
             world_size,
@@ -176,7 +178,14 @@ impl Placement {
             size_name: "world size",
             local_size: None,
             elastic: false,
-        }];
+        };
+        let joined = Claim {
+            source: "the stream",
+            rank: None,
+            world_size: served,
+            ..given.clone()
+        };
+        let mut claims = vec![given, joined];
         claims.extend(environment(&variable)?);
         claims.retain(|claim| claim.rank.is_some() || claim.world_size.is_some());
         let mut kept: Vec<Claim> = Vec::new();
@@ -196,9 +205,10 @@ impl Placement {
     pub fn of_this_process(
         rank: Option<u32>,
         world_size: Option<u32>,
+        served: Option<u32>,
         environment: bool,
     ) -> Result<Placement, RankError> {
-        Placement::find(rank, world_size, |name| {
+        Placement::find(rank, world_size, served, |name| {
             environment.then(|| std::env::var(name).ok())?
         })
     }
@@ -378,7 +388,7 @@ mod tests {
         world_size: Option<u32>,
         environment: &[(&str, &str)],
     ) -> Result<Placement, String> {
-        Placement::find(rank, world_size, |name| {
+        Placement::find(rank, world_size, None, |name| {
             environment
                 .iter()
                 .find(|entry| entry.0 == name)
@@ -539,6 +549,28 @@ mod tests {
         ]
         .concat();
         assert!(place(None, None, &mpi).starts_with("rank 1 of 2, from Open MPI"));
+    }
+
+    #[test]
+    fn a_stream_that_is_joined_has_its_own_number_of_ranks() {
+        let join = |rank, served, environment: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let entry = environment.iter().find(|entry| entry.0 == name)?;
+                Some(entry.1.to_owned())
+            };
+            Placement::find(rank, None, Some(served), variable)
+                .map_or_else(|error| error.to_string(), |place| place.to_string())
+        };
+        assert_eq!(
+            join(Some(1), 2, &[]),
+            "rank 1 of 2, from the arguments (rank) and the stream (world size)"
+        );
+        assert!(join(None, 8, &TORCHRUN).starts_with("rank 5 of 8, from torchrun"));
+        assert!(
+            join(None, 4, &TORCHRUN)
+                .contains("is 4 by the stream (world size), but 8 by torchrun (WORLD_SIZE)")
+        );
+        assert!(join(Some(2), 2, &[]).contains("rank 2 (the arguments (rank)) does not exist"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
-"""Augmentation policies that change over training, and batches from a running daemon.
+"""Augmentation policies that change over training, and batches from a running daemon or from this process.
 
     import ddas
 
     with ddas.connect("train") as stream:            # `ddas-loader serve ... --name train`
         for batch in stream:
             batch.images, batch.labels               # NumPy arrays in shared memory, read-only
+
+    with ddas.Loader("cifar10.lmdb", recipe="cifar", epochs=200, batch_size=128) as loader:
+        for batch in loader: ...                     # the same batches, made in this process
 
     policy = ddas.Policy.load("policy.json")
     policy.snapshot(epoch=10, epochs=200).total_probability
@@ -20,42 +23,54 @@ imported before it is needed.
 """
 
 from ddas._augment import Augment, apply
-from ddas._ddas import Policy, Snapshot, __version__, search_space
+from ddas._ddas import Array, Policy, Snapshot, __version__, search_space
 from ddas._errors import (
     DaemonDied,
     DaemonFailed,
+    DatasetError,
     EpochMismatch,
     Error,
     Evicted,
     ForkedProcess,
     HoldsAllSlots,
+    LoaderFailed,
     NoSuchDaemon,
     PolicyError,
+    RankError,
     Refused,
+    StateError,
     StreamClosed,
     StreamFinished,
     TimedOut,
     VersionMismatch,
 )
-from ddas._stream import Batch, Normalization, Position, Stream, StreamInfo, connect
+from ddas._loader import Loader
+from ddas._stream import Batch, Batches, Normalization, Position, Stream, StreamInfo, connect
 
 __all__ = [
+    "Array",
     "Augment",
     "Batch",
+    "Batches",
     "DaemonDied",
     "DaemonFailed",
+    "DatasetError",
     "EpochMismatch",
     "Error",
     "Evicted",
     "ForkedProcess",
     "HoldsAllSlots",
+    "Loader",
+    "LoaderFailed",
     "NoSuchDaemon",
     "Normalization",
     "Policy",
     "PolicyError",
     "Position",
+    "RankError",
     "Refused",
     "Snapshot",
+    "StateError",
     "Stream",
     "StreamClosed",
     "StreamFinished",

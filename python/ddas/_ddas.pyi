@@ -1,4 +1,4 @@
-"""The extension module. `Policy`, `Snapshot` and `search_space` are public as `ddas.*`; the rest is internal."""
+"""The extension module. `Array`, `Policy`, `Snapshot` and `search_space` are public as `ddas.*`; the rest is internal."""
 
 from collections.abc import Iterable
 from os import PathLike
@@ -122,9 +122,9 @@ class Lease:
     def samples(self) -> int: ...
     @property
     def snapshot(self) -> int | None: ...
-    def images(self) -> LeasedBytes: ...
-    def labels(self) -> LeasedBytes: ...
-    def indices(self) -> LeasedBytes: ...
+    def images(self) -> Array: ...
+    def labels(self) -> Array: ...
+    def indices(self) -> Array: ...
     def copy_into(
         self, images: WriteableBuffer | NDArray[numpy.uint8], labels: WriteableBuffer | NDArray[numpy.uint8]
     ) -> None: ...
@@ -132,7 +132,76 @@ class Lease:
     def release(self) -> None: ...
 
 @final
-class LeasedBytes:
-    """A batch's images, labels or indices as a read-only buffer."""
+class Array:
+    """One of a batch's arrays, for the buffer protocol and DLPack; nothing is copied.
 
+    It holds the batch's slot until it and everything made from it are gone.
+    """
+
+    @property
+    def shape(self) -> list[int]:
+        """Lengths of the axes."""
+
+    @property
+    def dtype(self) -> str:
+        """"u8", "f32", "f16", "bf16", "i64" or "u64"."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def readonly(self) -> bool:
+        """Whether the memory must not be written to: it is a daemon's."""
+
+    def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(1, 0): the CPU."""
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule over the same memory, or over a copy with `copy=True`.
+
+        Raises `BufferError` for read-only memory if the consumer does not speak version 1.0, which can mark it so.
+        """
+
+@final
+class Embedded:
+    """A dataset's batches, made by threads of this process."""
+
+    def __new__(
+        cls,
+        dataset: str | PathLike[str],
+        *,
+        recipe: str,
+        policy: str | PathLike[str] | Policy | None,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        threads: int | None,
+        slots: int | None,
+        dtype: str,
+        layout: str,
+        rank: int,
+        world_size: int,
+        start: tuple[int, int],
+        last: str,
+    ) -> Embedded: ...
+    @property
+    def info(self) -> str: ...
+    def receive(self, timeout: float | None) -> Lease | None: ...
+    def seek(self, epoch: int, step: int) -> None: ...
+    def position(self) -> tuple[int, int]: ...
+    def progress(self) -> str | None: ...
+    def reports(self) -> list[str]: ...
+    def close(self) -> None: ...
+
+def placement(
+    rank: int | None, world_size: int | None, served: int | None, environment: bool
+) -> tuple[int, int, str]:
+    """Rank, world size, and where both come from."""

@@ -13,6 +13,18 @@ class PolicyError(Error, ValueError):
     """A policy or search space that cannot be read, written or accepted. Names the field and the rule."""
 
 
+class DatasetError(Error, ValueError):
+    """A dataset that cannot be opened: not packed, damaged, or of another version. Names the file and what is wrong."""
+
+
+class LoaderFailed(Error):
+    """An embedded loader stopped because of a sample or a thread; the text says which and why."""
+
+
+class RankError(Error, ValueError):
+    """Rank or world size is unknown, impossible, or contradicted by another source; names the sources."""
+
+
 class NoSuchDaemon(Error):
     """No daemon serves under this name. Lists where it was looked for and which names are served."""
 
@@ -42,19 +54,23 @@ class TimedOut(Error, TimeoutError):
 
 
 class HoldsAllSlots(Error):
-    """Every slot of the ring is held by batches or arrays of this process, so none can be filled.
+    """Every slot is held by batches or arrays of this process, so none can be filled.
 
     Copy what must be kept (`batch.images.copy()`), drop or `release()` the batch,
-    or serve with more `--slots`.
+    or serve with more `--slots` (give `Loader` more `slots`).
     """
 
 
 class StreamClosed(Error):
-    """The stream was closed, by `close()` or by the end of its `with` block."""
+    """The stream or loader was closed, by `close()` or by the end of its `with` block."""
 
 
 class StreamFinished(Error):
     """There is no further batch: the last epoch is over, or the daemon was stopped before it."""
+
+
+class StateError(Error, ValueError):
+    """A saved state is no state, or belongs to another stream; names the field that differs."""
 
 
 class EpochMismatch(Error, ValueError):
@@ -62,7 +78,7 @@ class EpochMismatch(Error, ValueError):
 
 
 class ForkedProcess(Error):
-    """A stream was used in a fork of the process that connected it. Connect again in the child."""
+    """A stream or loader was used in a fork of the process that made it. Make another one in the child."""
 
 
 for _error in list(globals().values()):

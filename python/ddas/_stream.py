@@ -1,15 +1,17 @@
-"""Batches from a running daemon, as NumPy arrays over its shared memory."""
+"""Batches from a running daemon, as NumPy arrays over its shared memory; what they share with `Loader`'s."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
+from typing import TYPE_CHECKING, Any, Iterator, Literal, NamedTuple, TypeVar
 
 from ddas import _ddas
 from ddas._errors import StreamFinished
+from ddas._state import state_of
 
 if TYPE_CHECKING:
     import numpy
@@ -17,19 +19,54 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def connect(name: str, rank: int = 0, timeout: float | None = 60.0, wait: float = 2.0) -> Stream:
+logger = logging.getLogger("ddas")
+
+BatchesT = TypeVar("BatchesT", bound="Batches")
+
+
+def connect(
+    name: str, rank: int | None = None, timeout: float | None = 60.0, wait: float = 2.0, *, environment: bool = True
+) -> Stream:
     """Joins the stream that a daemon serves under `name`.
 
-    `rank` picks one of the stream's `world_size` parts. `timeout` is the longest
-    wait for a batch in seconds; None waits for as long as the daemon lives.
-    `wait` is how long to look for a daemon that has not started yet; 0 expects
-    it to run now. All waiting releases the GIL and can be interrupted by Ctrl-C.
+    `rank` picks one of the stream's `world_size` parts. Left out, it is what the
+    launcher (torchrun, Slurm, Open MPI, Kubernetes) says, for a stream of
+    several ranks; `RankError` if that contradicts `rank` or the stream.
+    `environment=False` does not ask the launcher: the rank is then 0 unless given.
+
+    `timeout` is the longest wait for a batch in seconds; None waits for as long
+    as the daemon lives. `wait` is how long to look for a daemon that has not
+    started yet; 0 expects it to run now. All waiting releases the GIL and can be
+    interrupted by Ctrl-C.
 
     Raises `NoSuchDaemon`, `Refused`, `VersionMismatch`, `DaemonDied` or `TimedOut`.
     """
+    check_timeout(timeout)
+    return Stream(_ddas.Consumer(name, _rank_in(name, rank, wait, environment), wait), timeout)
+
+
+def check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"`timeout` must be a number of seconds from 0 up, or None, got {timeout}")
-    return Stream(_ddas.Consumer(name, rank, wait), timeout)
+
+
+def placement(
+    rank: int | None, world_size: int | None, environment: bool, served: int | None = None
+) -> tuple[int, int]:
+    """Rank and world size from arguments or launcher; says in the log which. `served`: ranks of a stream to be joined."""
+    rank, world_size, source = _ddas.placement(rank, world_size, served, environment)
+    logger.info("rank %d of %d, from %s", rank, world_size, source)
+    return rank, world_size
+
+
+def _rank_in(name: str, rank: int | None, wait: float, environment: bool) -> int:
+    """The rank to read of the stream `name`. A stream of one rank is everybody's: no launcher is asked about it."""
+    if not environment:
+        return rank or 0
+    ranks = _ddas.world_size(name, wait)
+    if ranks == 1:
+        return rank or 0
+    return placement(rank, None, environment, served=ranks)[0]
 
 
 class Normalization(NamedTuple):
@@ -48,7 +85,7 @@ class Position(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What the daemon says about its stream when a consumer joins."""
+    """What the daemon says about its stream when a consumer joins; `Loader.info` is the same about its own."""
 
     dataset: str
     """Path of the dataset, as the daemon was given it."""
@@ -91,7 +128,7 @@ class StreamInfo:
     last: str
     """"pad": the last batch of an epoch is short; "drop": it is left out."""
     daemon_pid: int
-    """The daemon's process."""
+    """The daemon's process; this one for a `Loader`."""
     protocol: int
     """Version of the shared-memory protocol."""
     dataset_hash: str
@@ -109,12 +146,16 @@ class StreamInfo:
 
 
 class Batch:
-    """One batch in the daemon's shared memory.
+    """One batch, in the slot where it was made.
 
-    `images`, `labels` and `indices` are read-only views; no byte is copied. The
-    batch's slot belongs to this process until the batch **and** every array made
-    from it are gone, so an array never changes under its reader. Copy what is to
-    be kept for long: the daemon waits for the slot.
+    `images`, `labels` and `indices` are views; no byte is copied. The batch's
+    slot belongs to this process until the batch **and** every array made from it
+    are gone, so an array never changes under its reader. Copy what is to be kept
+    for long: whoever fills the slots waits for this one.
+
+    Views of a daemon's memory are read-only, for every consumer sees the same.
+    Those of a `Loader` may be written to: nobody else sees them, and the slot is
+    filled anew afterwards.
     """
 
     __slots__ = ("__weakref__", "_info", "_lease")
@@ -149,6 +190,22 @@ class Batch:
         import numpy
 
         return numpy.frombuffer(memoryview(self._lease.indices()), numpy.uint64)
+
+    def array(self, name: Literal["images", "labels", "indices"]) -> _ddas.Array:
+        """One of the arrays for whoever speaks DLPack or the buffer protocol, without copying.
+
+            torch.from_dlpack(batch.array("images"))         # bf16 too
+            jax.numpy.from_dlpack(batch.array("images"))
+            numpy.asarray(batch.array("labels"))
+
+        Like the NumPy views it holds the slot until it and all made from it are gone. DLPack can mark memory as
+        read-only since version 1.0, and not every consumer heeds it: **never** change a tensor made from a daemon's
+        batch in place, for that ends the process with SIGSEGV. `Array.__dlpack__(copy=True)` copies.
+        """
+        if name not in ("images", "labels", "indices"):
+            raise ValueError(f'`name` must be "images", "labels" or "indices", got {name!r}')
+        array: _ddas.Array = getattr(self._lease, name)()
+        return array
 
     @property
     def epoch(self) -> int:
@@ -209,21 +266,132 @@ class Batch:
         return f"<ddas.Batch epoch={self.epoch} step={self.step} samples={len(self)}>"
 
 
-class Stream:
+class Batches:
+    """Batches of a training run in order, epoch after epoch: what `Stream` and `Loader` share.
+
+        for batch in batches: ...                # the whole run
+
+        for epoch in range(batches.info.start.epoch, batches.info.epochs):
+            for batch in batches.one_epoch(): ...
+    """
+
+    info: StreamInfo
+    """What is delivered."""
+
+    def __init__(self, source: _ddas.Consumer | _ddas.Embedded, timeout: float | None) -> None:
+        self._source = source
+        self._timeout = timeout
+        # Batches that may still hold their slot.
+        self._held: weakref.WeakSet[Batch] = weakref.WeakSet()
+        self.info = StreamInfo.from_json(source.info)
+        # The place of the batch that comes next; what the start lets expect until the first one has come.
+        self._next = self.info.start
+
+    def receive(self, timeout: float | None = None) -> Batch | None:
+        """Waits for the next batch; None after the last batch of the last epoch.
+
+        `timeout` in seconds replaces the one given at the start. After
+        `TimedOut` the same batch can be asked for again.
+        """
+        raise NotImplementedError
+
+    def _receive(self, timeout: float | None) -> Batch | None:
+        if timeout is not None:
+            check_timeout(timeout)
+        lease = self._source.receive(self._timeout if timeout is None else timeout)
+        if lease is None:
+            return None
+        batch = Batch(lease, self.info)
+        self._held.add(batch)
+        self._next = Position(batch.epoch + 1, 0) if batch.is_last_of_epoch else Position(batch.epoch, batch.step + 1)
+        return batch
+
+    @property
+    def next_position(self) -> Position:
+        """Epoch and step of the batch that comes next; behind the last epoch at the end.
+
+        For a `Stream` that joined late, its first batch tells.
+        """
+        return self._next
+
+    def one_epoch(self) -> Iterator[Batch]:
+        """Iterates over what is left of the epoch of the next batch.
+
+        Raises `StreamFinished` when there is no further epoch.
+        """
+        while True:
+            batch = self.receive()
+            if batch is None:
+                raise StreamFinished(f"all {self.info.epochs} epochs have been delivered; there is no further one")
+            last = batch.is_last_of_epoch
+            yield batch
+            del batch
+            if last:
+                return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is, and which run it is: plain numbers and text, less than 1 KiB as JSON.
+
+        It names the next batch and is the same on every rank. `Loader.load_state_dict` and
+        `ddas.torch.DataLoader.load_state_dict` go on from there, in a run of the same dataset, policy, recipe, seed,
+        epochs and global batch size, and of any world size that divides that.
+        """
+        return state_of(self.info, self._next.epoch, self._next.step)
+
+    def close(self) -> None:
+        """Ends the connection or the threads.
+
+        Releases every batch from which no array is left; arrays stay valid,
+        and hold their slot, until they are dropped.
+        """
+        for batch in list(self._held):
+            try:
+                batch.release()
+            except BufferError:
+                pass  # its arrays keep the slot
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self.receive()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def __len__(self) -> int:
+        """Batches of the whole run, from its starting point to its end."""
+        info = self.info
+        return (info.epochs - info.start.epoch) * info.steps_per_epoch - info.start.step
+
+    def __enter__(self: BatchesT) -> BatchesT:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"<ddas.{type(self).__name__} of {info.dataset}: {info.epochs} epochs of {info.steps_per_epoch} batches of "
+            f"{info.batch_size}, {info.dtype} {info.layout} {info.shape}, rank {info.rank} of {info.world_size}>"
+        )
+
+
+class Stream(Batches):
     """A consumer's connection to a daemon: an iterator over batches, epoch after epoch.
 
     Made by `connect`. Close it with `close()` or a `with` block.
     """
 
     def __init__(self, consumer: _ddas.Consumer, timeout: float | None) -> None:
-        self._consumer = consumer
-        self._timeout = timeout
+        super().__init__(consumer, timeout)
         self._finished = False
         # The batch received last.
         self._last: Position | None = None
-        # Batches that may still hold their slot.
-        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
-        self.info = StreamInfo.from_json(consumer.info)
 
     def receive(self, timeout: float | None = None) -> Batch | None:
         """Waits for the next batch; None after the last batch of the last epoch.
@@ -235,14 +403,12 @@ class Stream:
         """
         if self._finished:
             return None
-        lease = self._consumer.receive(self._timeout if timeout is None else timeout)
-        if lease is None:
+        batch = self._receive(timeout)
+        if batch is None:
             if not self._finished:
                 raise StreamFinished(self._ended_early())
             return None
-        self._last = Position(lease.epoch, lease.step)
-        batch = Batch(lease, self.info)
-        self._batches.add(batch)
+        self._last = Position(batch.epoch, batch.step)
         # Known here, not asked for: the daemon reports the end only when every
         # batch has been given back, and the caller still holds this one.
         self._finished = batch.is_last_of_epoch and batch.epoch + 1 == self.info.epochs
@@ -255,48 +421,6 @@ class Stream:
         return (
             f"the daemon was stopped after step {last.step} of epoch {last.epoch}, of {info.epochs} epochs "
             f"of {info.steps_per_epoch} steps; serve again with --start to go on"
-        )
-
-    def close(self) -> None:
-        """Leaves the stream.
-
-        Releases every batch from which no array is left; arrays stay valid,
-        and hold their slot, until they are dropped.
-        """
-        for batch in list(self._batches):
-            try:
-                batch.release()
-            except BufferError:
-                pass  # its arrays keep the slot
-        self._consumer.close()
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        batch = self.receive()
-        if batch is None:
-            raise StopIteration
-        return batch
-
-    def __len__(self) -> int:
-        """Batches of the whole run, from the daemon's starting point to its end."""
-        info = self.info
-        return (info.epochs - info.start.epoch) * info.steps_per_epoch - info.start.step
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        info = self.info
-        return (
-            f"<ddas.Stream of {info.dataset}: {info.epochs} epochs of {info.steps_per_epoch} batches of "
-            f"{info.batch_size}, {info.dtype} {info.layout} {info.shape}, rank {info.rank} of {info.world_size}>"
         )
 
 

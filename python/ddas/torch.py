@@ -1,8 +1,9 @@
-"""PyTorch's side of a running daemon: epochs of (images, targets) tensors.
+"""PyTorch's side: epochs of (images, targets) tensors, from a running daemon or from this process.
 
     from ddas.torch import DataLoader
 
-    loader = DataLoader("train")
+    loader = DataLoader("train")                             # what `ddas-loader serve --name train` serves
+    loader = DataLoader("cifar10.lmdb", recipe="cifar", epochs=200, batch_size=128)     # made here
     for epoch in range(loader.epochs):
         loader.set_epoch(epoch)
         for images, targets in loader:
@@ -13,24 +14,38 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import torch
 
-from ddas import _ddas
-from ddas._errors import EpochMismatch, Error, StreamFinished
-from ddas._stream import Batch, Position, StreamInfo, connect
+from ddas._errors import EpochMismatch, Error, StateError, StreamFinished
+from ddas._loader import Loader
+from ddas._state import place_in, state_of
+from ddas._stream import Batch, Batches, Position, StreamInfo, connect
 
 __all__ = ["DataLoader"]
 
-# What must be the same for a place in one stream to be the same place in another.
-_IDENTITY = ("dataset_hash", "samples", "recipe_digest", "policy_digest", "seed", "epochs", "global_batch_size", "last")
-
 _DTYPES = {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+# What torch's own DataLoader calls things, and what takes their place.
+_ELSEWHERE = {
+    "num_workers": "`threads`: workers are threads of this process",
+    "drop_last": '`last="drop"`',
+    "shuffle": "nothing: every epoch has its own order; `seed` decides which",
+    "sampler": "nothing: ranks are dealt out by `rank` and `world_size`",
+    "persistent_workers": "nothing: threads stay, and epochs change under them",
+    "prefetch_factor": "`slots`: the batches there is room for",
+    "generator": "`seed`",
+    "worker_init_fn": "nothing: randomness comes from `seed`, epoch and sample alone",
+}
 
 
 class DataLoader:
-    """Iterates over the epochs that a daemon serves, one epoch for each `for` loop.
+    """Iterates over epochs of a daemon's stream, of a `ddas.Loader`, or of a dataset; one epoch for each `for` loop.
+
+    `source` is the name of a running daemon, a `ddas.Loader` or `ddas.Stream`,
+    or, with `recipe`, `epochs`, `batch_size` and whatever else `ddas.Loader`
+    takes, the path of a packed dataset.
 
     Each item is `(images, targets)`: images of shape (samples, *info.shape) in
     the stream's dtype and layout, targets of dtype int64. The last batch of an
@@ -39,41 +54,50 @@ class DataLoader:
 
     Tensors are copies in ordinary memory (pinned with `pin_memory`), made with
     the GIL released. PyTorch has no read-only tensors: an in-place operation on
-    a view of the daemon's memory would end the process with SIGSEGV, and a
-    tensor kept for long would hold the ring up. One memory copy buys tensors
-    that behave like any other. `ddas.connect` gives the views themselves.
+    a view of a daemon's memory would end the process with SIGSEGV, and a tensor
+    kept for long would hold the loader up. One memory copy buys tensors that
+    behave like any other.
 
     - `rank`: which of the stream's `world_size` parts to read. Left out, it is
-      the environment's RANK (as torchrun sets it) when the stream has several,
-      and 0 otherwise.
-    - `timeout`: longest wait for a batch in seconds; None waits as long as the daemon lives.
+      what the launcher says (torchrun, Slurm, Open MPI, Kubernetes) when there are several.
+    - `timeout`: longest wait for a batch in seconds; None waits for as long as it takes.
     - `device`: where the tensors are moved after the copy, if given.
     - `pin_memory`: copy into page-locked memory, so that moving to a GPU overlaps
       with its work. Left out, it is done when `device` is a CUDA device.
     - `wait`: how long to look for a daemon that has not started yet, in seconds.
+    - `copy=False`: tensors are the slots themselves, given back when the last tensor made from one is gone. At most
+      `slots` batches can be alive then. Tensors of a `Loader` may be changed in place, those of a daemon **never**.
+    - `environment=False`: no launcher is asked for the rank.
 
-    Leaving a `for` loop early is allowed: the next loop first reads and drops
-    what is left of that epoch, and so starts with the next one.
+    Leaving a `for` loop early is allowed: the next loop starts with the next
+    epoch. (A daemon's batches in between are read and dropped.)
     """
 
     def __init__(
         self,
-        name: str,
+        source: str | os.PathLike[str] | Batches,
         rank: int | None = None,
         timeout: float | None = 60.0,
         device: torch.device | str | int | None = None,
         pin_memory: bool | None = None,
         wait: float = 2.0,
+        *,
+        copy: bool = True,
+        environment: bool = True,
+        **dataset: Any,
     ) -> None:
         self._device = None if device is None else torch.device(device)
         if pin_memory is None:
-            pin_memory = self._device is not None and self._device.type == "cuda"
+            pin_memory = copy and self._device is not None and self._device.type == "cuda"
+        if pin_memory and not copy:
+            raise ValueError("pin_memory copies into page-locked memory, so it cannot be combined with copy=False")
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
         self._pin_memory = pin_memory
-        self._stream = connect(name, _own_rank(name, wait) if rank is None else rank, timeout, wait)
-        # The batch the daemon delivers next; until the first one has come, what the daemon's start lets expect.
-        self._next = self._stream.info.start
+        self._copying = copy
+        self._stream = _open(source, rank, timeout, wait, environment, dataset)
+        # The batch that comes next; until a daemon's first one has come, what its start lets expect.
+        self._next = self._stream.next_position
         self._epoch = self._next.epoch
         self._fresh = True
         self._expected: int | None = None
@@ -84,7 +108,7 @@ class DataLoader:
 
     @property
     def info(self) -> StreamInfo:
-        """What the daemon says about the stream."""
+        """What is delivered."""
         return self._stream.info
 
     @property
@@ -107,55 +131,60 @@ class DataLoader:
         return self.info.steps_per_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """States which epoch the next loop must be.
+        """Makes sure that the next loop is over `epoch`.
 
-        The daemon alone moves the epochs on, so this can only agree or raise
-        `EpochMismatch`: at once where the daemon's position is known, else at
-        the first batch.
+        A loader of this process goes there, to the beginning of `epoch` unless the next loop is over it anyway (in the
+        middle of an epoch after `load_state_dict`, say). A daemon alone moves its epochs on: with one, this can only
+        agree or raise `EpochMismatch`, at once where the daemon's position is known, else at the first batch.
         """
         epoch = operator.index(epoch)
         if not 0 <= epoch < self.epochs:
             raise EpochMismatch(f"the stream has epochs 0 to {self.epochs - 1}, got epoch {epoch}")
-        if not self._fresh:
-            # An epoch that was left early is not gone back to.
-            following = self._next.epoch + 1 if self._next.step else self._next.epoch
+        # An epoch that was left early is not gone back to.
+        following = self._next.epoch + 1 if self._next.step and not self._fresh else self._next.epoch
+        if isinstance(self._stream, Loader):
             if epoch != following:
-                raise EpochMismatch(_mismatch(epoch, following))
+                self._stream.seek(epoch)
+                self._begin_at(Position(epoch, 0))
+            return
+        if not self._fresh and epoch != following:
+            raise EpochMismatch(_mismatch(epoch, following))
         self._expected = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the trainer is, and in which stream, as plain numbers and text.
+        """Where the trainer is, and in which stream, as plain numbers and text; less than 1 KiB as JSON.
 
-        Taken between two batches it names the next one. To go on there, serve
-        again with `--start EPOCH:STEP` of the state (or from any earlier
-        place), and give the state to `load_state_dict`.
+        Taken between two batches it names the next one, on every rank the same. `load_state_dict` goes on there. A
+        daemon must be served again with `--start EPOCH:STEP` of the state, or from any earlier place.
         """
         resume = self._resume or self._next
-        return {"epoch": resume.epoch, "step": resume.step, **{key: getattr(self.info, key) for key in _IDENTITY}}
+        return state_of(self.info, resume.epoch, resume.step)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the first loop begin with the batch that `state` names.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Makes the next loop begin with the batch that `state` names.
 
-        The world size may differ from the one the state was taken with. Raises
-        `ValueError` naming what else differs between the streams. At the first
-        batch: batches before the place are read and dropped; `EpochMismatch`
-        is raised if the daemon is past it.
+        The world size may differ from the one the state was taken with. Raises `StateError` naming what else
+        differs between the streams. With a daemon, it must come before the first loop, and at the first batch those
+        before the place are read and dropped; `EpochMismatch` is raised if the daemon is past it.
         """
+        place = Position(*place_in(self.info, state))
+        if isinstance(self._stream, Loader):
+            self._stream.seek(*place)
+            self._begin_at(place)
+            return
         if not self._fresh:
-            raise Error("load_state_dict must come before the first loop; make a new DataLoader")
-        for key in _IDENTITY:
-            if key not in state:
-                raise ValueError(f"the state has no `{key}`; expected what DataLoader.state_dict() returned")
-            if state[key] != getattr(self.info, key):
-                raise ValueError(
-                    f"the state belongs to another stream: its `{key}` is {state[key]!r}, "
-                    f"the daemon's is {getattr(self.info, key)!r}"
-                )
-        self._resume = Position(int(state["epoch"]), int(state["step"]))
-        self._epoch = self._resume.epoch
+            raise StateError("load_state_dict must come before the first loop; make a new DataLoader")
+        self._resume = place
+        self._epoch = place.epoch
+
+    def _begin_at(self, place: Position) -> None:
+        self._loops += 1  # ends a loop under way
+        self._next = place
+        self._epoch = place.epoch
+        self._fresh = True
 
     def close(self) -> None:
-        """Leaves the stream."""
+        """Leaves the stream, or ends the loader's threads."""
         self._held = None
         self._stream.close()
 
@@ -166,12 +195,13 @@ class DataLoader:
     def _one_epoch(self, loop: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         batch = self._first_batch()
         while True:
-            images, targets = self._copy(batch)
+            images, targets = self._tensors(batch)
             last = batch.is_last_of_epoch
             self._epoch = batch.epoch
-            self._next = _after(batch)
+            self._next = self._stream.next_position
             del batch  # the slot goes back before the trainer works on the copy
             yield images, targets
+            del images, targets
             if loop != self._loops:
                 raise Error("another loop over this DataLoader was started before this one had finished")
             if last:
@@ -182,8 +212,10 @@ class DataLoader:
     def _first_batch(self) -> Batch:
         """The first batch of the next epoch, or of what the daemon delivers of it."""
         if not self._fresh and self._next.step:  # the loop before was left early
-            while self._next.step:
-                self._next = _after(self._receive())
+            if isinstance(self._stream, Loader):
+                self._stream.seek(self._next.epoch + 1)
+            while self._stream.next_position.step:
+                self._receive()
         batch = self._held if self._held is not None else self._receive()
         if self._resume is not None:
             while (batch.epoch, batch.step) < self._resume:
@@ -204,40 +236,48 @@ class DataLoader:
     def _receive(self) -> Batch:
         batch = self._stream.receive()
         if batch is None:
-            raise StreamFinished(f"the daemon has delivered all {self.epochs} epochs; there is no further one")
+            raise StreamFinished(f"all {self.epochs} epochs have been delivered; there is no further one")
         return batch
 
-    def _copy(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        info = self.info
-        samples = len(batch)
-        images = torch.empty((samples, *info.shape), dtype=_DTYPES[info.dtype], pin_memory=self._pin_memory)
-        targets = torch.empty(samples, dtype=torch.int64, pin_memory=self._pin_memory)
-        batch.copy_into(images.view(-1).view(torch.uint8).numpy(), targets.view(torch.uint8).numpy())
+    def _tensors(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._copying:
+            images, targets = self._copies(batch)
+        else:
+            images, targets = torch.from_dlpack(batch.array("images")), torch.from_dlpack(batch.array("labels"))
         if self._device is not None:
             images = images.to(self._device, non_blocking=self._pin_memory)
             targets = targets.to(self._device, non_blocking=self._pin_memory)
         return images, targets
 
+    def _copies(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        info = self.info
+        samples = len(batch)
+        images = torch.empty((samples, *info.shape), dtype=_DTYPES[info.dtype], pin_memory=self._pin_memory)
+        targets = torch.empty(samples, dtype=torch.int64, pin_memory=self._pin_memory)
+        batch.copy_into(images.view(-1).view(torch.uint8).numpy(), targets.view(torch.uint8).numpy())
+        return images, targets
 
-def _after(batch: Batch) -> Position:
-    """The place of the batch that follows."""
-    return Position(batch.epoch + 1, 0) if batch.is_last_of_epoch else Position(batch.epoch, batch.step + 1)
 
-
-def _own_rank(name: str, wait: float) -> int:
-    """RANK of the environment if the stream `name` has several ranks, else 0."""
-    ranks = _ddas.world_size(name, wait)
-    if ranks == 1:
-        return 0
-    given = os.environ.get("RANK")
-    if given is None:
-        raise Error(
-            f"the stream `{name}` has {ranks} ranks and the environment has no RANK; "
-            f"start with torchrun, or give DataLoader a rank from 0 to {ranks - 1}"
-        )
-    if not given.isdecimal():
-        raise ValueError(f"RANK in the environment must be a number from 0 to {ranks - 1}, got {given!r}")
-    return int(given)
+def _open(
+    source: str | os.PathLike[str] | Batches,
+    rank: int | None,
+    timeout: float | None,
+    wait: float,
+    environment: bool,
+    dataset: dict[str, Any],
+) -> Batches:
+    if isinstance(source, Batches):
+        given = [*(["rank"] if rank is not None else []), *dataset]
+        if given:
+            raise ValueError(f"`{given[0]}` belongs to the {type(source).__name__} that was given: set it there")
+        return source
+    for name in dataset.keys() & _ELSEWHERE.keys():
+        raise TypeError(f"`{name}` is an argument of torch's DataLoader; here it is {_ELSEWHERE[name]}")
+    if dataset:
+        return Loader(source, rank=rank, timeout=timeout, environment=environment, **dataset)
+    if not isinstance(source, str):
+        raise ValueError("a dataset needs at least `recipe`, `epochs` and `batch_size`; without them, give a daemon's name")
+    return connect(source, rank, timeout, wait, environment=environment)
 
 
 def _mismatch(expected: int, delivered: int) -> str:

@@ -9,16 +9,22 @@
 //! |---|---|
 //! | `policy` | `Policy`, `Snapshot`, `search_space` |
 //! | `augment` | `Operation`, `Augmenter`: operations and policies on packed pixels |
-//! | `stream` | `Consumer`, `Lease`: a daemon's batches |
-//! | `buffer` | the buffers of a `Lease`; the only unsafe code |
+//! | `stream` | `Consumer`: a daemon's batches |
+//! | `loader` | `Embedded`: the same batches made in this process; `placement`: its rank |
+//! | `lease` | `Lease`: a batch that this process holds |
+//! | `buffer`, `dlpack` | `Array`: its arrays, lent without copies; with `lease` the only unsafe code |
 
 mod arguments;
 mod augment;
 mod buffer;
+mod dlpack;
 mod errors;
+mod lease;
+mod loader;
 mod pixels;
 mod policy;
 mod stream;
+mod waiting;
 
 /// The extension module `ddas._ddas`.
 #[pyo3::pymodule]
@@ -26,11 +32,15 @@ mod _ddas {
     #[pymodule_export]
     use crate::augment::{Augmenter, Operation};
     #[pymodule_export]
-    use crate::buffer::LeasedBytes;
+    use crate::buffer::Array;
+    #[pymodule_export]
+    use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::loader::{Embedded, placement};
     #[pymodule_export]
     use crate::policy::{Policy, Snapshot, search_space};
     #[pymodule_export]
-    use crate::stream::{Consumer, Lease, world_size};
+    use crate::stream::{Consumer, world_size};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -27,6 +27,10 @@ impl Policy {
         }
     }
 
+    pub(crate) fn content(&self) -> &ddas_formats::Policy {
+        &self.policy
+    }
+
     pub(crate) fn schedule(&self, epochs: u32) -> PyResult<Arc<EpochSchedule>> {
         let mut kept = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, schedule)) = &*kept

@@ -1,20 +1,16 @@
-//! A consumer of a daemon's ring, and the batches it leases.
+//! A consumer of a daemon's ring.
 
 use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ddas_loader::ring;
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::buffer::{LeasedBytes, copy_out};
 use crate::errors;
+use crate::lease::{Batch, Lease};
+use crate::waiting::{Look, duration, wait};
 
-/// Longest wait before Python's signal handlers (Ctrl-C) get their turn.
-const SLICE: Duration = Duration::from_millis(100);
 /// Pause between looks for a daemon that has not started yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -26,6 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) struct Consumer {
     consumer: Mutex<Option<ring::Consumer>>,
     name: String,
+    stream: ring::StreamInfo,
     info: String,
     /// The process that connected. Looked at before the lock is: another thread
     /// may have held that at the moment of a fork.
@@ -48,11 +45,13 @@ impl Consumer {
             };
             ring::Consumer::connect(&name, options)
         })?;
-        let info = serde_json::to_string(consumer.info())
+        let stream = consumer.info().clone();
+        let info = serde_json::to_string(&stream)
             .map_err(|error| errors::Error::new_err(error.to_string()))?;
         Ok(Self {
             consumer: Mutex::new(Some(consumer)),
             name,
+            stream,
             info,
             owner: process::id(),
         })
@@ -73,33 +72,27 @@ impl Consumer {
         let timeout = timeout
             .map(|seconds| duration("timeout", seconds))
             .transpose()?;
-        let begun = Instant::now();
-        loop {
+        let received = wait(py, timeout, |slice| {
             self.check_process()?;
-            let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
-            let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let received = py.detach(|| self.lock().as_mut().map(|open| open.receive(slice)));
             match received {
-                None => {
-                    return Err(errors::StreamClosed::new_err(
-                        "the stream is closed; call ddas.connect again",
-                    ));
-                }
-                Some(Ok(batch)) => return Ok(batch.map(Lease::new)),
-                Some(Err(ring::Error::TimedOut { .. })) => {}
-                Some(Err(error)) => return Err(errors::ring(error)),
+                None => Err(errors::StreamClosed::new_err(
+                    "the stream is closed; call ddas.connect again",
+                )),
+                Some(Ok(batch)) => Ok(Look::Found(batch)),
+                Some(Err(ring::Error::TimedOut { .. })) => Ok(Look::Nothing),
+                Some(Err(error)) => Err(errors::ring(error)),
             }
-            py.check_signals()?;
-            if let Some(timeout) = timeout
-                && begun.elapsed() >= timeout
-            {
-                return Err(errors::TimedOut::new_err(format!(
-                    "no batch came from daemon `{name}` within {seconds} s: it lives, so it is slow or \
-                     waits for another consumer (`ddas-loader status {name}` tells); allow a longer timeout",
-                    name = self.name,
-                    seconds = timeout.as_secs_f64(),
-                )));
-            }
+        })?;
+        match received {
+            Some(Some(batch)) => Lease::new(Batch::Ring(batch), &self.stream).map(Some),
+            Some(None) => Ok(None),
+            None => Err(errors::TimedOut::new_err(format!(
+                "no batch came from daemon `{name}` within {seconds} s: it lives, so it is slow or \
+                 waits for another consumer (`ddas-loader status {name}` tells); allow a longer timeout",
+                name = self.name,
+                seconds = timeout.unwrap_or_default().as_secs_f64(),
+            ))),
         }
     }
 
@@ -152,135 +145,5 @@ fn once_it_runs<T: Send>(
             }
             Err(error) => return Err(errors::ring(error)),
         }
-    }
-}
-
-fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
-    if seconds.is_nan() || seconds < 0.0 {
-        return Err(PyValueError::new_err(format!(
-            "`{name}` must be a number of seconds from 0 up, got {seconds}"
-        )));
-    }
-    // More than a duration can hold, infinity among it, is for ever.
-    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-}
-
-/// Which of a batch's three arrays.
-#[derive(Clone, Copy)]
-pub(crate) enum Part {
-    Images,
-    Labels,
-    Indices,
-}
-
-/// A batch whose slot this process holds until the object is dropped or released.
-#[pyclass(frozen, module = "ddas._ddas")]
-pub(crate) struct Lease {
-    batch: Mutex<Option<ring::ReadBatch>>,
-    /// Buffers handed out and not yet returned.
-    exports: AtomicUsize,
-    #[pyo3(get)]
-    epoch: u32,
-    #[pyo3(get)]
-    step: u64,
-    #[pyo3(get)]
-    samples: usize,
-    #[pyo3(get)]
-    snapshot: Option<u32>,
-}
-
-impl Lease {
-    fn new(batch: ring::ReadBatch) -> Self {
-        Self {
-            epoch: batch.epoch(),
-            step: batch.step(),
-            samples: batch.samples(),
-            snapshot: batch.snapshot(),
-            batch: Mutex::new(Some(batch)),
-            exports: AtomicUsize::new(0),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<ring::ReadBatch>> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where the bytes of `part` lie; they stay there and unchanged until the matching [`Lease::unexport`].
-    pub(crate) fn export(&self, part: Part) -> PyResult<*const [u8]> {
-        let guard = self.lock();
-        let batch = guard.as_ref().ok_or_else(released)?;
-        // Counted under the lock: `release` looks at the count under it.
-        self.exports.fetch_add(1, Ordering::Relaxed);
-        Ok(match part {
-            Part::Images => std::ptr::from_ref(batch.images()),
-            Part::Labels => as_bytes(batch.labels()),
-            Part::Indices => as_bytes(batch.indices()),
-        })
-    }
-
-    pub(crate) fn unexport(&self) {
-        self.exports.fetch_sub(1, Ordering::Release);
-    }
-}
-
-fn released() -> PyErr {
-    PyBufferError::new_err("the batch was released; copy what is needed before calling release()")
-}
-
-/// The bytes of eight-byte numbers.
-fn as_bytes<T>(numbers: &[T]) -> *const [u8] {
-    std::ptr::slice_from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers))
-}
-
-#[pymethods]
-impl Lease {
-    /// A buffer over the images.
-    fn images(slf: Py<Self>) -> LeasedBytes {
-        LeasedBytes::new(slf, Part::Images)
-    }
-
-    /// A buffer over the labels.
-    fn labels(slf: Py<Self>) -> LeasedBytes {
-        LeasedBytes::new(slf, Part::Labels)
-    }
-
-    /// A buffer over the sample indices.
-    fn indices(slf: Py<Self>) -> LeasedBytes {
-        LeasedBytes::new(slf, Part::Indices)
-    }
-
-    /// Copies images and labels into writable buffers of exactly their sizes, with the GIL released.
-    fn copy_into(
-        slf: &Bound<'_, Self>,
-        images: PyBuffer<u8>,
-        labels: PyBuffer<u8>,
-    ) -> PyResult<()> {
-        let lease = slf.get();
-        copy_out(slf.py(), lease, Part::Images, &images)?;
-        copy_out(slf.py(), lease, Part::Labels, &labels)?;
-        lease.validate()
-    }
-
-    /// Raises `Evicted` if the daemon has taken the slot back, so that what was read may be torn.
-    fn validate(&self) -> PyResult<()> {
-        let guard = self.lock();
-        let batch = guard.as_ref().ok_or_else(released)?;
-        batch.validate().map_err(errors::ring)
-    }
-
-    /// Gives the slot back; `BufferError` while a buffer is still in use.
-    fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let batch = {
-            let mut guard = self.lock();
-            let exports = self.exports.load(Ordering::Acquire);
-            if guard.is_some() && exports > 0 {
-                return Err(PyBufferError::new_err(format!(
-                    "{exports} arrays made from this batch are still alive; delete them before release()"
-                )));
-            }
-            guard.take()
-        };
-        py.detach(|| drop(batch));
-        Ok(())
     }
 }

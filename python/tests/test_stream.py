@@ -337,12 +337,12 @@ def test_waiting_for_a_daemon_to_start(serve: Serve, dataset: Dataset) -> None:
 
     def read() -> None:
         with ddas.connect("train", wait=30) as stream:
-            steps.extend(batch.step for batch in stream)
+            steps.extend(batch.step for batch in itertools.islice(stream, 6))
 
     thread = threading.Thread(target=read)
     thread.start()
     time.sleep(0.2)
-    serve(dataset, epochs=1)
+    serve(dataset, epochs=400)  # so that it is still there when `serve` looks for it
     thread.join(30)
     assert steps == list(range(6))
 

@@ -189,8 +189,15 @@ def test_rank_comes_from_the_environment_when_there_are_several(
     serve(dataset, name="two", world_size=2)
     serve(dataset, name="one")
     assert DataLoader("two").info.rank == 1
-    assert DataLoader("two", rank=0).info.rank == 0
+    assert DataLoader("two", rank=1).info.rank == 1
+    with pytest.raises(ddas.RankError, match=r"rank is 0 by the arguments \(rank\), but 1 by torchrun \(RANK\)"):
+        DataLoader("two", rank=0)
+    assert DataLoader("two", rank=0, environment=False).info.rank == 0
     assert DataLoader("one").info.rank == 0
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ddas.RankError, match=r"2 by the stream \(world size\), but 4 by torchrun \(WORLD_SIZE\)"):
+        DataLoader("two")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "7")
     with pytest.raises(ddas.Error, match="7"):
         DataLoader("two")
@@ -198,7 +205,8 @@ def test_rank_comes_from_the_environment_when_there_are_several(
     with pytest.raises(ValueError, match="RANK.*first"):
         DataLoader("two")
     monkeypatch.delenv("RANK")
-    with pytest.raises(ddas.Error, match="RANK"):
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(ddas.RankError, match="the rank is not known: give the rank, or start with torchrun"):
         DataLoader("two")
 
 

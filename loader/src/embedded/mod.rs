@@ -237,7 +237,8 @@ impl EmbeddedLoader {
         }))
     }
 
-    /// Goes on with the batch at `start` instead of the next one, backwards too. Batches already received stay valid.
+    /// Goes on with the batch at `start` instead of the next one, backwards too; step 0 behind the last epoch is the
+    /// end. Batches already received stay valid.
     ///
     /// # Errors
     /// [`PlanError::Start`] when the stream has no such place, [`EmbeddedError::Forked`].
@@ -246,7 +247,13 @@ impl EmbeddedLoader {
         if start == self.next {
             return Ok(());
         }
-        if let Some(engine) = &self.engine {
+        let end = Position {
+            epoch: self.info.epochs,
+            step: 0,
+        };
+        if let Some(engine) = &self.engine
+            && start != end
+        {
             engine.plan().clone().starting_at(start)?;
         }
         self.stop();
@@ -353,6 +360,11 @@ impl EmbeddedBatch {
     /// The images one after another, in the stream's dtype and layout; 64-byte aligned.
     pub fn images(&self) -> &[u8] {
         self.lent.images()
+    }
+
+    /// Bytes of the images.
+    pub fn image_bytes(&self) -> usize {
+        self.lent.image_bytes()
     }
 
     /// The class of each sample.
@@ -639,7 +651,9 @@ mod tests {
             "{text}"
         );
         let mut loader = loader(options(&path, 8, 1), EmbeddedOptions::default());
-        let beyond = loader.seek(Position { epoch: 3, step: 0 }).unwrap_err();
+        loader.seek(Position { epoch: 3, step: 0 }).unwrap();
+        assert!(loader.receive(LONG).unwrap().is_none());
+        let beyond = loader.seek(Position { epoch: 3, step: 1 }).unwrap_err();
         assert!(beyond.to_string().contains("epochs 0 to 2"), "{beyond}");
     }
 }

@@ -344,7 +344,11 @@ impl Lent {
     }
 
     pub(super) fn images(&self) -> &[u8] {
-        self.region(0, self.samples * self.pool.shape.sample_bytes)
+        self.region(0, self.image_bytes())
+    }
+
+    pub(super) fn image_bytes(&self) -> usize {
+        self.samples * self.pool.shape.sample_bytes
     }
 
     pub(super) fn labels(&self) -> &[i64] {
