@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!(
             "snapshot {index:2}: total probability {:.3}, likeliest operation {} at {:.4}, sum {:.7}",
             snapshot.total_probability(),
-            likeliest.map_or(String::new(), |index| policy.search_space().operations()
+            likeliest.map_or(String::new(), |index| policy.search_space().entries()
                 [index]
                 .label()),
             likeliest.map_or(0.0, |index| probabilities[index]),

@@ -29,7 +29,9 @@
 pub mod format {}
 
 mod atomic_file;
+mod builtin;
 mod dataset;
+mod entry;
 mod error;
 mod image_header;
 mod import_npy;
@@ -43,10 +45,12 @@ mod plot;
 mod policy;
 mod search_space;
 
+pub use builtin::{Builtin, BuiltinOptions};
 pub use dataset::{
     DamagedSample, Dataset, DatasetReader, DatasetWriter, Manifest, Packed, Sample, VerifyReport,
     verify,
 };
+pub use entry::{Argument, Candidate, Distribution, Entry, Round, Step, Steps, Variation};
 pub use error::{Error, Result};
 pub use image_header::{
     Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, read_image_header,

@@ -346,20 +346,22 @@ impl Operation {
             SignRule::Random => "±",
             SignRule::Fixed => "",
         };
+        // To the digits of an f32: products of levels carry more that say nothing.
+        let short = |value: f64| value as f32;
         let extent = |extent: &Extent| match extent {
-            Extent::Pixels(pixels) => format!("{pixels}px"),
-            Extent::Fraction(fraction) => format!("{}%", fraction * 100.0),
+            Extent::Pixels(pixels) => format!("{}px", short(*pixels)),
+            Extent::Fraction(fraction) => format!("{}%", short(fraction * 100.0)),
         };
         match self {
-            Operation::Rotate { degrees, .. } => format!("{kind} {plus_minus}{degrees}°"),
+            Operation::Rotate { degrees, .. } => format!("{kind} {plus_minus}{}°", short(*degrees)),
             Operation::ShearX { shear, .. } | Operation::ShearY { shear, .. } => {
-                format!("{kind} {plus_minus}{shear}")
+                format!("{kind} {plus_minus}{}", short(*shear))
             }
             Operation::TranslateX { offset, .. } | Operation::TranslateY { offset, .. } => {
                 format!("{kind} {plus_minus}{}", extent(offset))
             }
             Operation::Posterize { bits } => format!("{kind} {bits}b"),
-            Operation::Solarize { threshold } => format!("{kind} {threshold}"),
+            Operation::Solarize { threshold } => format!("{kind} {}", short(*threshold)),
             Operation::SolarizeAdd {
                 add,
                 threshold,
@@ -368,7 +370,7 @@ impl Operation {
                 SolarizeScope::Below => format!("{kind} {add}<{threshold}"),
                 SolarizeScope::All => format!("{kind} {add}, {threshold}"),
             },
-            Operation::GaussianBlur { radius } => format!("{kind} {radius}px"),
+            Operation::GaussianBlur { radius } => format!("{kind} {}px", short(*radius)),
             Operation::Desaturate { amount } => {
                 format!("{kind} {}%", (amount * 1e11).round() / 1e9)
             }
@@ -377,11 +379,8 @@ impl Operation {
             | Operation::Contrast { factor, sign }
             | Operation::Brightness { factor, sign }
             | Operation::Sharpness { factor, sign } => match sign {
-                SignRule::Fixed => format!("{kind} x{factor}"),
-                SignRule::Random => {
-                    // Rounded: 1.36 - 1 is 0.3600000000000001 in binary.
-                    format!("{kind} x1±{}", ((factor - 1.0).abs() * 1e9).round() / 1e9)
-                }
+                SignRule::Fixed => format!("{kind} x{}", short(*factor)),
+                SignRule::Random => format!("{kind} x1±{}", short((factor - 1.0).abs())),
             },
             Operation::Cutout { size, .. } => format!("{kind} {}", extent(size)),
             // No arguments, no label but the name.

@@ -13,7 +13,7 @@ use crate::operation_arguments::{
 use crate::{Error, Result};
 
 /// Every argument any operation may have, as it stands in JSON.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperationFields {
     /// Name of the kind.

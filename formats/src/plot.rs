@@ -128,7 +128,7 @@ fn draw_total(policy: &Policy, canvas: &Canvas<'_>) -> Drawn<()> {
 }
 
 fn draw_operations(policy: &Policy, canvas: &Canvas<'_>) -> Drawn<()> {
-    let operations = policy.search_space().operations();
+    let operations = policy.search_space().entries();
     let lines: Vec<Vec<f64>> = (0..operations.len())
         .map(|operation| {
             policy
@@ -361,7 +361,7 @@ mod tests {
         for space in ["sanity", "paper68", "released52"] {
             let policy = policy(space, 20, 6);
             let svg = policy_svg(&policy).unwrap();
-            let operations = policy.search_space().operations();
+            let operations = policy.search_space().entries();
             let lines = svg.matches("<polyline").count();
             // Two total probabilities, and a lead line for each name; the grid's lines are no polylines of 20 points.
             let long = svg.split("<polyline").filter(|element| {

@@ -420,7 +420,7 @@ impl Policy {
             "{{\n  \"format\": \"{FORMAT}\",\n  \"version\": {VERSION},\n  \"search_space\": {{\"name\": {}, \"draws_per_sample\": {}, \"operations\": {}}},\n  \"snapshots\": {},\n  \"smoothing\": {},\n  \"provenance\": {}\n}}\n",
             to_json_line(space.name()),
             space.draws_per_sample(),
-            lines(space.operations().iter().map(to_json_line).collect()),
+            lines(space.entries().iter().map(to_json_line).collect()),
             lines(document.snapshots.iter().map(to_json_line).collect()),
             to_json_line(&document.smoothing),
             to_json_line(&document.provenance),

@@ -1,12 +1,19 @@
-//! Ordered lists of operations that a policy gives probabilities to.
+//! Ordered lists of what a policy gives probabilities to.
 
-use serde::{Deserialize, Serialize};
+mod named;
 
-use crate::operation::Operation;
-use crate::operation_arguments::{CutoutShape, Extent, Rounding, SignRule, Warp};
-use crate::{Error, Result};
+use std::fmt;
 
-/// The ordered operations a policy chooses from, and how many it draws per sample.
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Entry, Error, Operation, Result};
+
+/// The ordered entries a policy chooses from, and how many it draws per sample.
+///
+/// Most spaces are plain lists of operations, and a search knows only those;
+/// policies known from elsewhere also need operations with a varied argument,
+/// and sequences (see [`Entry`]).
 ///
 /// ```
 /// use ddas_formats::SearchSpace;
@@ -21,7 +28,7 @@ use crate::{Error, Result};
 pub struct SearchSpace {
     name: String,
     draws_per_sample: u32,
-    operations: Vec<Operation>,
+    entries: Vec<Entry>,
 }
 
 /// The JSON form, before its checks.
@@ -30,18 +37,64 @@ pub struct SearchSpace {
 struct SearchSpaceFields {
     name: String,
     draws_per_sample: u32,
-    operations: Vec<Operation>,
+    operations: Entries,
+}
+
+/// A list of entries that is read only up to the limit.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Entries(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Limited;
+
+        impl<'de> Visitor<'de> for Limited {
+            type Value = Entries;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of operations")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> std::result::Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = items.next_element()? {
+                    if entries.len() == SearchSpace::MAX_OPERATIONS {
+                        return Err(serde::de::Error::custom(format!(
+                            "more than the {} operations a search space may have",
+                            SearchSpace::MAX_OPERATIONS
+                        )));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_seq(Limited)
+    }
 }
 
 impl SearchSpace {
-    /// Most operations a search space may hold.
+    /// Most entries a search space may hold.
     pub const MAX_OPERATIONS: usize = 4096;
     /// Most operations drawn for one sample.
     pub const MAX_DRAWS: u32 = 16;
     /// The names [`SearchSpace::named`] knows.
-    pub const NAMES: [&'static str; 4] = ["paper68", "sanity", "released52", "released52-as-run"];
+    pub const NAMES: [&'static str; 7] = [
+        "paper68",
+        "sanity",
+        "released52",
+        "released52-as-run",
+        "imagenet32",
+        "randaugment",
+        "trivialaugment-wide",
+    ];
 
-    /// A search space of the user's own.
+    /// A search space of plain operations.
     ///
     /// # Errors
     /// [`Error::Field`] when there is no operation or too many, when
@@ -52,12 +105,25 @@ impl SearchSpace {
         draws_per_sample: u32,
         operations: Vec<Operation>,
     ) -> Result<Self> {
-        if operations.is_empty() || operations.len() > Self::MAX_OPERATIONS {
+        let entries = operations.into_iter().map(Entry::from).collect();
+        SearchSpace::of_entries(name, draws_per_sample, entries)
+    }
+
+    /// A search space of entries of any sort.
+    ///
+    /// # Errors
+    /// As [`SearchSpace::new`].
+    pub fn of_entries(
+        name: impl Into<String>,
+        draws_per_sample: u32,
+        entries: Vec<Entry>,
+    ) -> Result<Self> {
+        if entries.is_empty() || entries.len() > Self::MAX_OPERATIONS {
             return Err(Error::field(
                 "operations",
                 format!(
                     "{} operations; a search space has 1 to {}",
-                    operations.len(),
+                    entries.len(),
                     Self::MAX_OPERATIONS
                 ),
             ));
@@ -71,15 +137,15 @@ impl SearchSpace {
                 ),
             ));
         }
-        for (index, operation) in operations.iter().enumerate() {
-            operation
+        for (index, entry) in entries.iter().enumerate() {
+            entry
                 .validate()
                 .map_err(|error| error.within(&format!("operations[{index}]")))?;
         }
         Ok(SearchSpace {
             name: name.into(),
             draws_per_sample,
-            operations,
+            entries,
         })
     }
 
@@ -96,32 +162,25 @@ impl SearchSpace {
     ///   reads the level when called, when it is 28 for every entry; so the
     ///   four copies of an operation are alike, Posterize is black and
     ///   Solarize inverts.
+    /// - `imagenet32`: the list of the authors' ImageNet code with the levels it
+    ///   names (7, 14), Cutout among them.
     /// - `sanity`: the paper's section 4.1, with the quarter turn in the place
     ///   of Rotate and one magnitude (level 6) per operation.
+    /// - `randaugment`: the 14 operations of torchvision's RandAugment at its
+    ///   default magnitude, 9 of 30.
+    /// - `trivialaugment-wide`: those of torchvision's TrivialAugmentWide at each
+    ///   of its 31 strengths, one draw per sample; K = 320, because Posterize has
+    ///   only seven that differ and three operations have none.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for any other name.
     pub fn named(name: &str) -> Result<Self> {
-        let operations = match name {
-            "paper68" => with_magnitudes(&PAPER_KINDS, &[2, 4, 6, 8, 9]),
-            "released52" => with_magnitudes(&CIFAR_KINDS, &[0, 2, 10, 14]),
-            "released52-as-run" => with_magnitudes(&CIFAR_KINDS, &[28, 28, 28, 28]),
-            "sanity" => with_magnitudes(&CIFAR_KINDS, &[6])
-                .into_iter()
-                .map(|operation| match operation {
-                    Operation::Rotate { .. } => Operation::Rotate90,
-                    other => other,
-                })
-                .collect(),
-            _ => {
-                return Err(Error::UnknownName {
-                    what: "search space",
-                    name: name.to_owned(),
-                    known: Self::NAMES.map(str::to_owned).into(),
-                });
-            }
-        };
-        SearchSpace::new(name, 2, operations)
+        let (draws, operations) = named::operations(name).ok_or_else(|| Error::UnknownName {
+            what: "search space",
+            name: name.to_owned(),
+            known: Self::NAMES.map(str::to_owned).into(),
+        })?;
+        SearchSpace::new(name, draws, operations)
     }
 
     /// The name it was given.
@@ -129,20 +188,43 @@ impl SearchSpace {
         &self.name
     }
 
-    /// Operations drawn, with replacement, for one augmented sample.
+    /// Entries drawn, with replacement, for one augmented sample.
     pub fn draws_per_sample(&self) -> u32 {
         self.draws_per_sample
     }
 
-    /// The operations; operation probabilities follow this order.
-    pub fn operations(&self) -> &[Operation] {
-        &self.operations
+    /// The entries; operation probabilities follow this order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// Number of operations, K.
+    /// The operations, when all entries are plain ones: what a search needs.
+    ///
+    /// # Errors
+    /// [`Error::Field`] naming the first entry that is a sequence or varies an argument.
+    pub fn plain_operations(&self) -> Result<Vec<Operation>> {
+        let plain = |(index, entry): (usize, &Entry)| {
+            entry.operation().copied().ok_or_else(|| {
+                Error::field(
+                    format!("operations[{index}]"),
+                    format!(
+                        "`{}` {}; this needs a search space of plain operations",
+                        entry.label(),
+                        match entry {
+                            Entry::Sequence(_) => "is a sequence",
+                            Entry::Single(_) => "varies an argument",
+                        }
+                    ),
+                )
+            })
+        };
+        self.entries.iter().enumerate().map(plain).collect()
+    }
+
+    /// Number of entries, K.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
-        self.operations.len()
+        self.entries.len()
     }
 }
 
@@ -150,7 +232,7 @@ impl TryFrom<SearchSpaceFields> for SearchSpace {
     type Error = Error;
 
     fn try_from(fields: SearchSpaceFields) -> Result<Self> {
-        SearchSpace::new(fields.name, fields.draws_per_sample, fields.operations)
+        SearchSpace::of_entries(fields.name, fields.draws_per_sample, fields.operations.0)
     }
 }
 
@@ -159,145 +241,8 @@ impl From<SearchSpace> for SearchSpaceFields {
         SearchSpaceFields {
             name: space.name,
             draws_per_sample: space.draws_per_sample,
-            operations: space.operations,
+            operations: Entries(space.entries),
         }
-    }
-}
-
-/// Magnitude operations of the authors' CIFAR code, in its order.
-const CIFAR_KINDS: [LevelledKind; 11] = [
-    LevelledKind::Rotate,
-    LevelledKind::Posterize,
-    LevelledKind::ShearX,
-    LevelledKind::ShearY,
-    LevelledKind::TranslateX,
-    LevelledKind::TranslateY,
-    LevelledKind::Solarize,
-    LevelledKind::Color,
-    LevelledKind::Contrast,
-    LevelledKind::Brightness,
-    LevelledKind::Sharpness,
-];
-
-/// The same of their ImageNet code: with Cutout after Solarize.
-const PAPER_KINDS: [LevelledKind; 12] = [
-    LevelledKind::Rotate,
-    LevelledKind::Posterize,
-    LevelledKind::ShearX,
-    LevelledKind::ShearY,
-    LevelledKind::TranslateX,
-    LevelledKind::TranslateY,
-    LevelledKind::Solarize,
-    LevelledKind::Cutout,
-    LevelledKind::Color,
-    LevelledKind::Contrast,
-    LevelledKind::Brightness,
-    LevelledKind::Sharpness,
-];
-
-/// A kind whose argument the authors' code derives from a level on a scale of 10.
-#[derive(Clone, Copy)]
-enum LevelledKind {
-    Rotate,
-    Posterize,
-    ShearX,
-    ShearY,
-    TranslateX,
-    TranslateY,
-    Solarize,
-    Cutout,
-    Color,
-    Contrast,
-    Brightness,
-    Sharpness,
-}
-
-/// The eight operations without magnitude, then each of `kinds` at each level.
-fn with_magnitudes(kinds: &[LevelledKind], levels: &[i32]) -> Vec<Operation> {
-    let mut operations = vec![
-        Operation::Identity,
-        Operation::FlipLR,
-        Operation::FlipUD,
-        Operation::AutoContrast,
-        Operation::Equalize,
-        Operation::Invert,
-        Operation::Blur,
-        Operation::Smooth,
-    ];
-    for &kind in kinds {
-        operations.extend(levels.iter().map(|&level| at_level(kind, level)));
-    }
-    operations
-}
-
-/// Resolves a level as the authors' `augmentations.py` does; levels beyond 10
-/// overshoot the nominal range.
-fn at_level(kind: LevelledKind, level: i32) -> Operation {
-    let sign = SignRule::Random;
-    let warp = Warp::default();
-    // Integer division truncates towards zero, as int() does there.
-    let whole = |maximum: i32| level * maximum / 10;
-    // To 12 decimals: 0.46, not 0.45999999999999996, in the policy file. Far
-    // below the float32 step at which kernels use it.
-    let real = |maximum: f64| (f64::from(level) * maximum / 10.0 * 1e12).round() / 1e12;
-    let factor = ((real(1.8) + 0.1) * 1e12).round() / 1e12;
-    let enhance_sign = SignRule::Fixed;
-    match kind {
-        LevelledKind::Rotate => Operation::Rotate {
-            degrees: f64::from(whole(30)),
-            sign,
-            warp,
-        },
-        // 0 bits and fewer come out black.
-        LevelledKind::Posterize => Operation::Posterize {
-            bits: (4 - whole(4)).clamp(0, 8) as u8,
-        },
-        LevelledKind::ShearX => Operation::ShearX {
-            shear: real(0.3),
-            sign,
-            warp,
-        },
-        LevelledKind::ShearY => Operation::ShearY {
-            shear: real(0.3),
-            sign,
-            warp,
-        },
-        LevelledKind::TranslateX => Operation::TranslateX {
-            offset: Extent::Pixels(f64::from(whole(10))),
-            rounding: Rounding::None,
-            sign,
-            warp,
-        },
-        LevelledKind::TranslateY => Operation::TranslateY {
-            offset: Extent::Pixels(f64::from(whole(10))),
-            rounding: Rounding::None,
-            sign,
-            warp,
-        },
-        LevelledKind::Solarize => Operation::Solarize {
-            threshold: f64::from(256 - whole(256)),
-        },
-        LevelledKind::Cutout => Operation::Cutout {
-            size: Extent::Pixels(f64::from(whole(20))),
-            shape: CutoutShape::Centered,
-            fill: [125, 122, 113],
-        },
-        LevelledKind::Color => Operation::Color {
-            factor,
-            sign: enhance_sign,
-        },
-        LevelledKind::Contrast => Operation::Contrast {
-            factor,
-            sign: enhance_sign,
-        },
-        LevelledKind::Brightness => Operation::Brightness {
-            factor,
-            sign: enhance_sign,
-        },
-        LevelledKind::Sharpness => Operation::Sharpness {
-            factor,
-            sign: enhance_sign,
-        },
     }
 }
 
@@ -318,24 +263,26 @@ mod tests {
         assert_eq!(named("released52").len(), 52);
         assert_eq!(named("released52-as-run").len(), 52);
         assert_eq!(named("sanity").len(), 19);
+        assert_eq!(named("imagenet32").len(), 32);
+        assert_eq!(named("randaugment").len(), 14);
+        assert_eq!(named("trivialaugment-wide").len(), 320);
+        for name in SearchSpace::NAMES {
+            assert_eq!(named(name).name(), name);
+        }
     }
 
     #[test]
     fn paper68_entries_are_distinct() {
         let space = named("paper68");
         // Posterize has only four distinct strengths at those levels.
-        let distinct: HashSet<String> = space
-            .operations()
-            .iter()
-            .map(|operation| operation.label())
-            .collect();
+        let distinct: HashSet<String> = space.entries().iter().map(Entry::label).collect();
         assert_eq!(distinct.len(), 67);
     }
 
     #[test]
     fn levels_resolve_as_in_the_authors_code() {
         let space = named("released52");
-        let at = |index: usize| space.operations()[index].label();
+        let at = |index: usize| space.entries()[index].label();
         // Flat index = 8 + 4 * kind + level index.
         assert_eq!(at(8 + 1), "Rotate ±6°");
         assert_eq!(at(8 + 3), "Rotate ±42°");
@@ -353,19 +300,20 @@ mod tests {
     #[test]
     fn as_run_repeats_level_28() {
         let space = named("released52-as-run");
-        for (kind, copies) in space.operations()[8..].chunks(4).enumerate() {
+        for (kind, copies) in space.entries()[8..].chunks(4).enumerate() {
             assert!(copies.iter().all(|copy| *copy == copies[0]), "kind {kind}");
         }
-        assert_eq!(space.operations()[8].label(), "Rotate ±84°");
-        assert_eq!(space.operations()[12].label(), "Posterize 0b");
-        assert_eq!(space.operations()[32].label(), "Solarize -460");
-        assert_eq!(space.operations()[36].label(), "Color x5.14");
+        assert_eq!(space.entries()[8].label(), "Rotate ±84°");
+        assert_eq!(space.entries()[12].label(), "Posterize 0b");
+        assert_eq!(space.entries()[32].label(), "Solarize -460");
+        assert_eq!(space.entries()[36].label(), "Color x5.14");
     }
 
     #[test]
     fn sanity_has_the_quarter_turn_and_no_rotate() {
         let kinds: Vec<OperationKind> = named("sanity")
-            .operations()
+            .plain_operations()
+            .unwrap()
             .iter()
             .map(Operation::kind)
             .collect();

@@ -197,7 +197,7 @@ pub(crate) fn search_space<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'
 }
 
 fn operations<'py>(py: Python<'py>, space: &SearchSpace) -> PyResult<Bound<'py, PyAny>> {
-    let text = serde_json::to_string(space.operations())
+    let text = serde_json::to_string(space.entries())
         .map_err(|error| errors::PolicyError::new_err(error.to_string()))?;
     py.import("json")?.call_method1("loads", (text,))
 }

@@ -23,6 +23,7 @@ mod error;
 mod image;
 mod kernels;
 mod mix;
+mod normal;
 mod output;
 mod pipeline;
 mod recipe;

@@ -1,6 +1,8 @@
 //! Which snapshot of a policy drives which training epoch.
 
-use ddas_formats::Policy;
+use std::sync::Arc;
+
+use ddas_formats::{Entry, Policy};
 
 use crate::error::{Error, Result};
 use crate::sampler::PolicySampler;
@@ -43,12 +45,14 @@ impl EpochSchedule {
         if epochs == 0 {
             return Err(Error::NoEpochs);
         }
+        let space = policy.search_space();
+        let entries: Arc<[Entry]> = space.entries().into();
         let samplers = policy
             .snapshots()
             .iter()
             .zip(policy.smoothed_total_probabilities())
             .map(|(snapshot, total_probability)| {
-                PolicySampler::new(policy.search_space(), snapshot, total_probability)
+                PolicySampler::of_entries(space, entries.clone(), snapshot, total_probability)
             })
             .collect::<Result<_>>()?;
         Ok(Self { epochs, samplers })

@@ -4,12 +4,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ddas_formats::{
-    Encoding, Extent, Interpolation, Operation, Policy, Rounding, Sample, SearchSpace, SignRule,
-    Snapshot, Warp,
+    BuiltinOptions, Encoding, Extent, Interpolation, Operation, Policy, Rounding, Sample,
+    SearchSpace, SignRule, Snapshot, Warp,
 };
 use ddas_runtime::{
-    Dtype, Image, Kernels, Layout as Axes, OutputFormat, PassOrder, Pipeline, PipelineScratch,
-    Recipe, Rect, ResizeFilter, Resizer,
+    Augmenter, Dtype, EpochSchedule, Image, Kernels, Layout as Axes, OutputFormat, PassOrder,
+    Pipeline, PipelineScratch, Recipe, Rect, ResizeFilter, Resizer, SampleRng, Stream,
 };
 
 struct Counting;
@@ -48,7 +48,12 @@ fn kernels_and_resizer_reuse_their_memory() {
     let sign = SignRule::Fixed;
     let mut operations: Vec<Operation> = ["paper68", "sanity"]
         .iter()
-        .flat_map(|name| SearchSpace::named(name).unwrap().operations().to_vec())
+        .flat_map(|name| {
+            SearchSpace::named(name)
+                .unwrap()
+                .plain_operations()
+                .unwrap()
+        })
         .collect();
     for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
         let fill = [125, 122, 113];
@@ -142,5 +147,29 @@ fn a_pipeline_reuses_its_memory() {
         assert!(first > 0, "the counter counts");
         let later = allocations(|| run(600..1000));
         assert_eq!(later, 0, "{} {encoding}", pipeline.recipe().name());
+    }
+}
+
+/// Sequences and varied arguments are drawn into the same memory, too.
+#[test]
+fn policies_of_every_kind_reuse_their_memory() {
+    for name in [
+        "rand-m9-n3-mstd0.5-inc1",
+        "original-mstd0.5",
+        "uniformaugment",
+    ] {
+        let policy = Policy::builtin(name, &BuiltinOptions::default()).unwrap();
+        let schedule = EpochSchedule::new(&policy, 1).unwrap();
+        let mut augmenter = Augmenter::default();
+        let mut image = Image::new(32, 32);
+        let mut run = |indices: std::ops::Range<u64>| {
+            for index in indices {
+                let mut rng = SampleRng::new(3, 0, index, Stream::Policy);
+                augmenter.augment(schedule.sampler(0), &mut rng, &mut image);
+            }
+        };
+        let first = allocations(|| run(0..1000));
+        assert!(first > 0, "the counter counts");
+        assert_eq!(allocations(|| run(1000..2000)), 0, "{name}");
     }
 }

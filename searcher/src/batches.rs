@@ -83,7 +83,7 @@ impl BatchMaker {
             });
         }
         Ok(Self {
-            operations: space.operations().to_vec(),
+            operations: space.plain_operations()?,
             draws: space.draws_per_sample() as usize,
             branches: config.branches as usize,
             batch,

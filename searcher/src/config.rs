@@ -367,13 +367,12 @@ impl Config {
             serde_json::from_str(&text)
                 .map_err(|error| fail(format!("{}: {error}", path.display())))?
         };
+        let operations = space
+            .plain_operations()
+            .map_err(|error| fail(error.to_string()))?;
         match self.draws_per_sample {
             None => Ok(space),
-            Some(draws) => Ok(SearchSpace::new(
-                space.name(),
-                draws,
-                space.operations().to_vec(),
-            )?),
+            Some(draws) => Ok(SearchSpace::new(space.name(), draws, operations)?),
         }
     }
 }

@@ -51,9 +51,9 @@ fn page(
 ) -> String {
     let labels: Vec<String> = policy
         .search_space()
-        .operations()
+        .entries()
         .iter()
-        .map(|operation| operation.label())
+        .map(|entry| entry.label())
         .collect();
     let last = &policy.snapshots()[policy.snapshots().len() - 1];
     let name = record
@@ -460,7 +460,7 @@ mod tests {
         let output = folder.path().join("report.html");
         write_report(&run, &record, &output).unwrap();
         let page = std::fs::read_to_string(&output).unwrap();
-        for operation in policy().search_space().operations() {
+        for operation in policy().search_space().entries() {
             assert!(
                 page.contains(&escape(&operation.label())),
                 "{}",

@@ -40,7 +40,7 @@ impl SampleStrips {
         Ok(Self {
             plain: strip(None)?,
             operations: space
-                .operations()
+                .plain_operations()?
                 .iter()
                 .map(|operation| strip(Some(operation)))
                 .collect::<Result<_>>()?,

@@ -117,7 +117,7 @@ impl Show {
                 operations: ranked(snapshot)
                     .into_iter()
                     .map(|k| ShownOperation {
-                        operation: space.operations()[k].label(),
+                        operation: space.entries()[k].label(),
                         probability: snapshot.operation_probabilities()[k],
                     })
                     .collect(),
@@ -164,7 +164,7 @@ impl Show {
                 .map(|k| {
                     format!(
                         "{} {:.3}",
-                        space.operations()[k].label(),
+                        space.entries()[k].label(),
                         snapshot.operation_probabilities()[k]
                     )
                 })

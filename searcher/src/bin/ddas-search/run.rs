@@ -188,7 +188,7 @@ impl Observer for Recorder<'_> {
             let strongest = (0..probabilities.len())
                 .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
                 .unwrap_or_default();
-            let label = search.search_space().operations()[strongest].label();
+            let label = search.search_space().entries()[strongest].label();
             let text = format!("{label} {:.3}", probabilities[strongest]);
             self.progress
                 .epoch(report, snapshot.total_probability(), &text);
