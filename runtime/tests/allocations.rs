@@ -105,6 +105,48 @@ fn kernels_and_resizer_reuse_their_memory() {
     assert!(first > 0, "the counter counts");
 }
 
+const EVERY_STEP: &str = r#"
+    size = 40
+    [[steps]]
+    kind = "resize"
+    shorter = 44
+    antialias = false
+    [[steps]]
+    kind = "policy"
+    [[steps]]
+    kind = "horizontal-flip"
+    [[steps]]
+    kind = "random-crop"
+    padding = 3
+    padding_mode = "reflect"
+    [[steps]]
+    kind = "vertical-flip"
+    [[steps]]
+    kind = "color-jitter"
+    brightness = 0.4
+    contrast = 0.4
+    saturation = 0.4
+    hue = 0.1
+    [[steps]]
+    kind = "grayscale"
+    [[steps]]
+    kind = "gaussian-blur"
+    [[steps]]
+    kind = "lighting"
+    [[steps]]
+    kind = "normalize"
+    mean = [0.5, 0.5, 0.5]
+    std = [0.5, 0.5, 0.5]
+    [[steps]]
+    kind = "cutout"
+    size = 9
+    count = 3
+    [[steps]]
+    kind = "random-erasing"
+    value = "noise"
+    count = 2
+"#;
+
 #[test]
 fn a_pipeline_reuses_its_memory() {
     let space = SearchSpace::named("paper68").unwrap();
@@ -118,11 +160,17 @@ fn a_pipeline_reuses_its_memory() {
     let pixels = vec![77; 32 * 32 * 3];
     let jpeg = include_bytes!("images/restart.jpg");
     let cmyk = include_bytes!("images/cmyk.jpg");
+    let named = |name| Recipe::named(name).unwrap();
+    let everything = Recipe::from_toml(EVERY_STEP, "every step").unwrap();
     for (recipe, encoding, (width, height), payload) in [
-        ("cifar", Encoding::Raw, (32, 32), &pixels[..]),
-        ("imagenet", Encoding::Raw, (32, 32), &pixels),
-        ("imagenet", Encoding::Jpeg, (70, 40), jpeg),
-        ("imagenet", Encoding::Jpeg, (35, 26), cmyk),
+        (named("cifar"), Encoding::Raw, (32, 32), &pixels[..]),
+        (named("imagenet"), Encoding::Raw, (32, 32), &pixels),
+        (named("imagenet"), Encoding::Jpeg, (70, 40), jpeg),
+        (named("imagenet"), Encoding::Jpeg, (35, 26), cmyk),
+        (named("imagenet-authors"), Encoding::Jpeg, (70, 40), jpeg),
+        (named("imagenet-eval"), Encoding::Jpeg, (70, 40), jpeg),
+        (named("imagenet-timm"), Encoding::Raw, (32, 32), &pixels),
+        (everything, Encoding::Raw, (32, 32), &pixels),
     ] {
         let sample = Sample {
             label: 0,
@@ -131,8 +179,8 @@ fn a_pipeline_reuses_its_memory() {
             height,
             payload,
         };
-        let recipe = Recipe::named(recipe).unwrap();
-        let pipeline = Pipeline::new(recipe, Some(&policy), 1, 4, output).unwrap();
+        let policy = recipe.takes_policy().then_some(&policy);
+        let pipeline = Pipeline::new(recipe, policy, 1, 4, output).unwrap();
         let mut scratch = PipelineScratch::default();
         let mut out = vec![0; pipeline.sample_bytes()];
         let mut run = |indices: std::ops::Range<u64>| {

@@ -393,3 +393,89 @@ fn built_in_streams_keep_their_bytes() {
         ]
     );
 }
+
+/// The policy sees the whole of a resized image, and exactly what is shown of
+/// a cropped one, wherever the crop lies.
+#[test]
+fn the_policy_stands_before_or_after_the_crop() {
+    let policy = policy(0.8);
+    let payload = pixels(61, 40, 5);
+    let source = Image::from_rgb(61, 40, payload.clone()).unwrap();
+    let cut = |image: &Image, x: u32, y: u32| {
+        let mut cut = Image::new(32, 32);
+        for row in 0..32 {
+            let from = &image.row(y + row)[x as usize * 3..][..96];
+            cut.row_mut(row).copy_from_slice(from);
+        }
+        cut
+    };
+    let resize = "[[steps]]\nkind = \"resize\"\nexact = [40, 61]\n";
+    let crop = "[[steps]]\nkind = \"random-crop\"\n";
+    let draws = "[[steps]]\nkind = \"policy\"\n";
+    let end = "[[steps]]\nkind = \"normalize\"\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n";
+    for policy_first in [true, false] {
+        let middle = if policy_first {
+            format!("{draws}{crop}")
+        } else {
+            format!("{crop}{draws}")
+        };
+        let text = format!("size = 32\n{resize}{middle}{end}");
+        let recipe = Recipe::from_toml(&text, "mine").unwrap();
+        let pipeline = Pipeline::new(recipe, Some(&policy), 1, 3, U8).unwrap();
+        for index in 0..120 {
+            let found = process(&pipeline, &raw(&payload, 61, 40), 0, index);
+            let mut rng = SampleRng::new(3, 0, index, Stream::Crop);
+            let (x, y) = (rng.below(30), rng.below(9));
+            let expected = if policy_first {
+                cut(&augmented(&policy, &source, 3, 0, index), x, y)
+            } else {
+                augmented(&policy, &cut(&source, x, y), 3, 0, index)
+            };
+            assert_eq!(found, expected.pixels(), "sample {index} at {x}, {y}");
+        }
+    }
+}
+
+/// One thread's scratch serves pipelines of other sizes, types and recipes.
+#[test]
+fn scratch_memory_carries_nothing_from_pipeline_to_pipeline() {
+    let payload = pixels(50, 44, 2);
+    let sample = raw(&payload, 50, 44);
+    let text = Recipe::named("imagenet-authors").unwrap().to_toml();
+    let pipelines = [(F32, "24"), (U8, "24"), (F32, "30")].map(|(output, size)| {
+        let recipe = Recipe::from_toml(&text.replace("224", size), "small").unwrap();
+        Pipeline::new(recipe, None, 1, 3, output).unwrap()
+    });
+    let mut scratch = PipelineScratch::default();
+    for index in 0..12 {
+        for pipeline in &pipelines {
+            let mut out = vec![0; pipeline.sample_bytes()];
+            pipeline
+                .process(&mut scratch, &sample, 0, index, &mut out)
+                .unwrap();
+            assert_eq!(out, process(pipeline, &sample, 0, index), "sample {index}");
+        }
+    }
+}
+
+/// A pixel wide and as high as can be: the shorter side cannot be made 256.
+#[test]
+fn resizes_beyond_all_bounds_are_refused() {
+    let payload = pixels(1, 9000, 2);
+    let pipeline = pipeline("imagenet-eval", None, 0, U8);
+    let mut out = vec![0; pipeline.sample_bytes()];
+    let error = pipeline
+        .process(
+            &mut PipelineScratch::default(),
+            &raw(&payload, 1, 9000),
+            0,
+            4,
+            &mut out,
+        )
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("sample 4") && error.contains("256x2304000"),
+        "{error}"
+    );
+}

@@ -1,7 +1,7 @@
 //! From pixels to the delivered sample, and what is done to it there.
 
 use super::{Pipeline, PipelineScratch};
-use crate::output::{Hole, OutputFormat, Writer};
+use crate::output::{Hole, Normalization, OutputFormat, Writer};
 use crate::recipe::{Action, Erase, normal_pair};
 use crate::rng::SampleRng;
 
@@ -10,8 +10,7 @@ use super::pixels::Shown;
 /// A writer whose table is made anew for each sample, and what it is for.
 #[derive(Debug)]
 pub(super) struct LitWriter {
-    format: OutputFormat,
-    size: u32,
+    made_for: (OutputFormat, Normalization, u32),
     writer: Writer,
 }
 
@@ -87,10 +86,10 @@ impl Pipeline {
         let (format, size) = (self.output, self.recipe.size());
         let normalization = self.recipe.normalization();
         // A thread's scratch can come from another pipeline.
-        lit.take_if(|lit| (lit.format, lit.size) != (format, size));
+        let made_for = (format, normalization, size);
+        lit.take_if(|lit| lit.made_for != made_for);
         let lit = lit.get_or_insert_with(|| LitWriter {
-            format,
-            size,
+            made_for,
             writer: Writer::new(format, &normalization, size),
         });
         lit.writer.relight(format, &normalization, light);

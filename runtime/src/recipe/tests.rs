@@ -547,6 +547,29 @@ fn what_is_wrong_with_the_whole_is_refused() {
     }
 }
 
+/// The document's example is one, and nothing is left out.
+#[test]
+fn the_document_is_complete() {
+    let document = include_str!("../../../docs/recipes.md");
+    let example = document.split("```toml\n").nth(1).unwrap();
+    let recipe = read(example.split("```").next().unwrap()).unwrap();
+    assert_eq!((recipe.name(), recipe.steps().len()), ("mine", 5));
+    for kind in Step::KINDS {
+        assert!(document.contains(&format!("**`{kind}`**")), "{kind}");
+    }
+    for name in Recipe::NAMES {
+        assert!(document.contains(&format!("| `{name}` |")), "{name}");
+        let text = Recipe::named(name).unwrap().to_toml();
+        for field in text.lines().filter_map(|line| line.split_once(" = ")) {
+            assert!(
+                document.contains(&format!("`{}`", field.0))
+                    || document.contains(&format!("\n{} = ", field.0)),
+                "{field:?}"
+            );
+        }
+    }
+}
+
 /// Truncated and garbled texts are refused or read, never a panic.
 #[test]
 fn no_text_panics() {
