@@ -175,24 +175,28 @@ pub(super) mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn load_pixels(bytes: &[u8; 28]) -> __m256i {
-        let halves = [0, 12].map(|at| load_128(bytes[at..].first_chunk().unwrap_or(&[0; 16])));
-        _mm256_set_m128i(halves[1], halves[0])
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => _mm256_set_m128i(load_128(last), load_128(first)),
+            _ => unreachable!("16 bytes are fewer than 28"),
+        }
     }
+
+    /// In a shuffle: a zero.
+    pub(crate) const NO: u8 = 0xff;
 
     /// The same shuffle in both halves.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(crate) fn shuffle(bytes: __m256i, indices: [i8; 16]) -> __m256i {
-        let indices = load_128(&indices.map(|index| index as u8));
-        _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(indices))
+    pub(crate) fn shuffle(bytes: __m256i, indices: [u8; 16]) -> __m256i {
+        _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(load_128(&indices)))
     }
 
     /// Greys of 8 pixels: two pairs of weights, 38470 halved between them.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn luma(pixels: __m256i) -> __m256i {
-        let red_green = [0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1];
-        let green_blue = [1, -1, 2, -1, 4, -1, 5, -1, 7, -1, 8, -1, 10, -1, 11, -1];
+        let red_green = [0, NO, 1, NO, 3, NO, 4, NO, 6, NO, 7, NO, 9, NO, 10, NO];
+        let green_blue = [1, NO, 2, NO, 4, NO, 5, NO, 7, NO, 8, NO, 10, NO, 11, NO];
         let weights = |first: i32, second: i32| _mm256_set1_epi32(second << 16 | first);
         let one = _mm256_madd_epi16(shuffle(pixels, red_green), weights(19595, 19235));
         let two = _mm256_madd_epi16(shuffle(pixels, green_blue), weights(19235, 7471));
@@ -319,10 +323,10 @@ pub(super) mod avx2 {
     #[target_feature(enable = "avx2")]
     fn blend_pixels(values: __m256i, factor: __m256) -> __m256i {
         let gray = _mm256_cvtepi32_ps(luma(values));
-        let channel = |channel: i8| {
-            let mut indices = [-1; 16];
+        let channel = |channel: u8| {
+            let mut indices = [NO; 16];
             for pixel in 0..4 {
-                indices[pixel * 4] = pixel as i8 * 3 + channel;
+                indices[pixel * 4] = pixel as u8 * 3 + channel;
             }
             blend(gray, _mm256_cvtepi32_ps(shuffle(values, indices)), factor)
         };
@@ -339,7 +343,7 @@ pub(super) mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(crate) fn pack(numbers: __m256i) -> __m256i {
-        let indices = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1];
+        let indices = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, NO, NO, NO, NO];
         shuffle(numbers, indices)
     }
 }

@@ -10,11 +10,13 @@
 mod blend;
 mod filter;
 mod gather;
+mod interpolate;
 mod memory;
 mod moves;
 mod table;
 mod turn;
 
+use super::interpolate::Line;
 use crate::cpu::{Cpu, cpu};
 
 /// Runs the version for the machine's instructions; `None` when there is none.
@@ -123,4 +125,29 @@ pub(super) fn turn(
             avx2: turn::turn(source, size, clockwise, target)
         )
         .is_some()
+}
+
+/// Pixels of an output row from column `first` on, linear between two by two
+/// pixels; they all read inside the image of `size`, width and height.
+pub(super) fn bilinear(
+    pixels: &[u8],
+    size: (u32, u32),
+    line: &Line,
+    first: usize,
+    out: &mut [[u8; 3]],
+) -> bool {
+    interpolate::fits(pixels.len())
+        && run!(avx512: interpolate::bilinear(pixels, size, line, first, out)).is_some()
+}
+
+/// As [`bilinear`], cubic over four by four pixels.
+pub(super) fn bicubic(
+    pixels: &[u8],
+    size: (u32, u32),
+    line: &Line,
+    first: usize,
+    out: &mut [[u8; 3]],
+) -> bool {
+    interpolate::fits(pixels.len())
+        && run!(avx512: interpolate::bicubic(pixels, size, line, first, out)).is_some()
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::blend::avx2::{pack, shuffle, store_pixels};
+use super::blend::avx2::{NO, pack, shuffle, store_pixels};
 use super::memory::load_128;
 
 /// Columns and rows of a block of the source.
@@ -34,14 +34,13 @@ pub(super) fn turn(
             };
             let both = |i: usize| {
                 let halves = _mm256_set_m128i(pixels(i + 4), pixels(i));
-                let spread = [0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1];
+                let spread = [0, 1, 2, NO, 3, 4, 5, NO, 6, 7, 8, NO, 9, 10, 11, NO];
                 shuffle(halves, spread)
             };
             let rows = [both(0), both(1), both(2), both(3)];
-            let [lower, upper] = [0, 2].map(|i| {
-                let (a, b) = (rows[i], rows[i + 1]);
-                (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b))
-            });
+            let pair =
+                |a: __m256i, b: __m256i| (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (lower, upper) = (pair(rows[0], rows[1]), pair(rows[2], rows[3]));
             let columns = [
                 _mm256_unpacklo_epi64(lower.0, upper.0),
                 _mm256_unpackhi_epi64(lower.0, upper.0),
