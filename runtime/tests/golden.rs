@@ -145,7 +145,7 @@ fn the_test_images_are_those_of_the_script() {
 #[test]
 fn every_operation_equals_pillow() {
     let groups = groups();
-    check("operation", 50_000, |fields, cases| {
+    check("operation", 75_000, |fields, cases| {
         let operation: Operation = serde_json::from_str(fields[1]).unwrap();
         let center = match fields[2] {
             "-" => None,

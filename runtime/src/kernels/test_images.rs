@@ -17,16 +17,19 @@ pub(crate) enum Kind {
     Gradient,
     /// 37 for even bytes, 200 for odd ones.
     TwoValued,
+    /// Soft patches of 16 x 16 pixels, a hard edge, a little noise.
+    Photographic,
 }
 
 impl Kind {
     /// All kinds, in the order of the golden table.
-    pub(crate) const ALL: [Kind; 5] = [
+    pub(crate) const ALL: [Kind; 6] = [
         Kind::Random,
         Kind::LowContrast,
         Kind::Constant,
         Kind::Gradient,
         Kind::TwoValued,
+        Kind::Photographic,
     ];
 
     /// Height x width x 3 bytes.
@@ -61,7 +64,30 @@ impl Kind {
                     *byte = if *byte % 2 == 0 { 37 } else { 200 };
                 }
             }
+            Kind::Photographic => {
+                let stream = bytes.clone();
+                for (i, value) in bytes.iter_mut().enumerate() {
+                    *value = photographic(&stream, i / 3, i % 3, width as usize);
+                }
+            }
         }
         bytes
     }
+}
+
+/// Channel `channel` of pixel number `pixel`: between the values at the corners
+/// of its patch, darker beyond the edge, and noise.
+fn photographic(stream: &[u8], pixel: usize, channel: usize, width: usize) -> u8 {
+    let (x, y) = (pixel % width, pixel / width);
+    let corner = |i: usize, j: usize| {
+        let place = ((y / 16 + j) * 97 + x / 16 + i) * 3 % stream.len();
+        i32::from(stream[place + channel])
+    };
+    let (right, below) = ((x % 16) as i32, (y % 16) as i32);
+    let upper = corner(0, 0) * (16 - right) + corner(1, 0) * right;
+    let lower = corner(0, 1) * (16 - right) + corner(1, 1) * right;
+    let patch = (upper * (16 - below) + lower * below) / 256;
+    let noise = i32::from(stream[pixel * 3 + channel] % 9) - 4;
+    let edge = if x + 2 * y > width { 60 } else { 0 };
+    (patch + noise - edge).clamp(0, 255) as u8
 }

@@ -18,11 +18,11 @@ import sys
 import zlib
 
 import PIL
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 MAJOR = int(PIL.__version__.split(".")[0])
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 9), (3, 3), (5, 4), (33, 17), (32, 32), (64, 48), (224, 224)]
-KINDS = ["random", "low-contrast", "constant", "gradient", "two-valued"]
+KINDS = ["random", "low-contrast", "constant", "gradient", "two-valued", "photographic"]
 WORD = (1 << 64) - 1
 
 
@@ -50,7 +50,29 @@ def pixels(kind, width, height):
             for x in range(width)
             for value in (7 * x, 9 * y, 3 * (x + y))
         )
-    return bytes(200 if byte % 2 else 37 for byte in stream)
+    if kind == "two-valued":
+        return bytes(200 if byte % 2 else 37 for byte in stream)
+    return bytes(
+        photographic(stream, x, y, channel, width)
+        for y in range(height)
+        for x in range(width)
+        for channel in range(3)
+    )
+
+
+def photographic(stream, x, y, channel, width):
+    """Soft patches, a hard edge, a little noise."""
+
+    def corner(i, j):
+        return stream[((y // 16 + j) * 97 + x // 16 + i) * 3 % len(stream) + channel]
+
+    right, below = x % 16, y % 16
+    upper = corner(0, 0) * (16 - right) + corner(1, 0) * right
+    lower = corner(0, 1) * (16 - right) + corner(1, 1) * right
+    patch = (upper * (16 - below) + lower * below) // 256
+    noise = stream[(y * width + x) * 3 + channel] % 9 - 4
+    edge = 60 if x + 2 * y > width else 0
+    return max(0, min(255, patch + noise - edge))
 
 
 RESAMPLE = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
@@ -63,11 +85,14 @@ def affine(image, matrix, arguments):
 
 
 def length(arguments, side, name="pixels"):
-    return arguments[name] if name in arguments else arguments["fraction"] * side
+    value = arguments[name] if name in arguments else arguments["fraction"] * side
+    return int(value) if arguments.get("rounding") == "truncate" else value
 
 
 def cutout(image, arguments, center):
     width, height = image.size
+    if arguments.get("shape") == "rectangle":
+        return rectangle(image, arguments, center)
     side = int(length(arguments, width, "size"))
     x, y = center or (width // 2, height // 2)
     left, top = x - side // 2, y - side // 2
@@ -78,9 +103,37 @@ def cutout(image, arguments, center):
     return image
 
 
-def solarize_add(image, add, threshold):
-    table = [max(0, min(255, v + add)) if v < threshold else v for v in range(256)]
-    return image.point(table * 3)
+def rectangle(image, arguments, center):
+    """The rule of the Pillow versions of RandAugment, Fast AutoAugment and TrivialAugment."""
+    width, height = image.size
+    if arguments.get("fraction") == 0:
+        return image
+    side = length(arguments, width, "size")
+    x, y = center or (width / 2, height / 2)
+    left, top = int(max(0, x - side / 2)), int(max(0, y - side / 2))
+    image = image.copy()
+    corners = (left, top, min(width, left + side), min(height, top + side))
+    if left <= width and top <= height:  # as is every centre that is drawn
+        ImageDraw.Draw(image).rectangle(corners, tuple(arguments["fill"]))
+    return image
+
+
+def solarize_add(image, add, threshold, scope):
+    def below(value):
+        return max(0, min(255, value + add)) if value < threshold else value
+
+    if scope == "all":
+        added = image.point([max(0, min(255, value + add)) for value in range(256)] * 3)
+        return ImageOps.solarize(added, threshold)
+    return image.point([below(value) for value in range(256)] * 3)
+
+
+def crop_bilinear(image, border):
+    width, height = image.size
+    if 2 * border >= min(width, height):
+        return image
+    rest = image.crop((border, border, width - border, height - border))
+    return rest.resize(image.size, Image.BILINEAR)
 
 
 def apply(image, operation, center):
@@ -102,8 +155,10 @@ def apply(image, operation, center):
         return image.filter(ImageFilter.BLUR)
     if kind == "Smooth":
         return image.filter(ImageFilter.SMOOTH)
-    if kind == "Rotate90":
-        return image.rotate(90)
+    if kind == "GaussianBlur":
+        return image.filter(ImageFilter.GaussianBlur(get("radius")))
+    if kind in ("Rotate90", "Rotate180", "Rotate270"):
+        return image.rotate(int(kind[6:]))
     if kind == "Rotate":
         resample = RESAMPLE[get("interpolation", "nearest")]
         return image.rotate(get("degrees"), resample, fillcolor=tuple(get("fill", (0, 0, 0))))
@@ -122,7 +177,11 @@ def apply(image, operation, center):
     if kind == "Solarize":
         return ImageOps.solarize(image, get("threshold"))
     if kind == "SolarizeAdd":
-        return solarize_add(image, get("add"), get("threshold"))
+        return solarize_add(image, get("add"), get("threshold"), get("scope"))
+    if kind == "CropBilinear":
+        return crop_bilinear(image, get("pixels"))
+    if kind == "Desaturate":
+        return ImageEnhance.Color(image).enhance(1.0 - get("amount"))
     if kind == "Cutout":
         return cutout(image, operation, center)
     return getattr(ImageEnhance, kind)(image).enhance(get("factor"))
@@ -137,9 +196,19 @@ def operations():
 
 def plain_operations():
     for kind in (
-        "Identity FlipLR FlipUD AutoContrast Equalize Invert Blur Smooth Rotate90".split()
+        "Identity FlipLR FlipUD AutoContrast Equalize Invert Blur Smooth".split()
+        + "Rotate90 Rotate180 Rotate270".split()
     ):
         yield {"kind": kind}, None
+    for radius in (
+        [0, 1e-3, 0.05, 0.1, 0.25, 0.29, 0.5, 0.67, 0.86, 1, 1.05, 1.24, 1.43, 1.62, 1.81, 2]
+        + [2**0.5, 2.5, 3, 3.7, 5, 8, 13.3, 40, 333, 1000]
+    ):
+        yield {"kind": "GaussianBlur", "radius": radius}, None
+    for amount in (0, 0.05, 0.1, 0.25, 0.29, 0.45, 0.5, 0.7, 1):
+        yield {"kind": "Desaturate", "amount": amount}, None
+    for pixels in (0, 1, 2, 3, 5, 7, 8, 10, 14, 15, 16, 20, 24, 111, 112, 1000):
+        yield {"kind": "CropBilinear", "pixels": pixels}, None
     for bits in range(9):
         yield {"kind": "Posterize", "bits": bits}, None
     for threshold in (
@@ -152,6 +221,10 @@ def plain_operations():
     for threshold in (-3, 0, 1, 255, 256, 300):
         for add in (60, -60):
             yield {"kind": "SolarizeAdd", "add": add, "threshold": threshold}, None
+    for threshold in (-3, 0, 1, 128, 200, 255, 256, 300):
+        for add in (0, 1, 22, 40, 110, 255, -60):
+            operation = {"kind": "SolarizeAdd", "add": add, "threshold": threshold, "scope": "all"}
+            yield operation, None
     factors = [round(0.18 * level + 0.1, 2) for level in range(11)] + [2.62, 5.14]
     factors += [0, 0.01, 0.19, 0.5, 0.9, 1.0000001, 0.9999999, 1.99, 2, -0.3, -2, 100, 1e6]
     for kind in ("Color", "Contrast", "Brightness", "Sharpness"):
@@ -163,6 +236,12 @@ def plain_operations():
             yield {"kind": "Cutout", "size": side, "fill": fill}, center
     for fraction in (0.2, 0.6, 1):
         yield {"kind": "Cutout", "fraction": fraction}, (3, 3)
+    rule = {"shape": "rectangle", "fill": (125, 123, 114)}
+    for center in (None, (1, 1), (1.7, 2.2), (14.3, 15.99), (31.5, 16), (224, 3.5)):
+        for side in (0, 1, 2, 3.5, 5, 16, 19.99, 40, 500):
+            yield {"kind": "Cutout", "size": side, **rule}, center
+        for fraction in (0, 0.05, 0.13, 0.2, 0.6):
+            yield {"kind": "Cutout", "fraction": fraction, **rule}, center
 
 
 def warps():
@@ -173,13 +252,14 @@ def warps():
     arguments = [("Rotate", "degrees", sign * 3 * level) for level in levels for sign in signs]
     for degrees in (
         [0, 1, 13.7, 45, -45, 90, -90, 135, -135, 180, -180, 270, 360]
-        + [359.9, 725.5, 1e-14, -1e-20, 180.00000000000003, 89.99999999999999, 60, 120]
+        + [-270, 359.9, 725.5, 1e-14, -1e-20, 180.00000000000003, 89.99999999999999, 60, 120]
     ):
         arguments.append(("Rotate", "degrees", degrees))
     shears = [sign * round(0.03 * level, 2) for level in levels for sign in signs]
     for shear in shears + [0, 0.99, -0.99, 1, -1, 0.333333333333, 1e-9, 2.5, -40, 150, -1000]:
         arguments.append(("ShearX", "shear", shear))
         arguments.append(("ShearY", "shear", shear))
+    truncated = []
     offsets = [sign * level for level in levels for sign in signs]
     offsets += [0, 1, 32, 33, 224, -224, 300, -300, 1e6, 0.3, -0.3, 0.5, -0.5, -0.7, 0.7]
     offsets += [2.5, -2.5, 14.4, -14.4, 0.49999999999999994, -0.50000001, 22.75]
@@ -187,6 +267,11 @@ def warps():
         arguments += [(kind, "pixels", offset) for offset in offsets]
         for fraction in (0.45, -0.45, 0.1, -0.01, 0.453172205438, 1, -1.5):
             arguments.append((kind, "fraction", fraction))
+            truncated.append((kind, "fraction", fraction))
+        truncated += [(kind, "pixels", offset) for offset in (0, 1, -2, 2.5, -2.5, 14.9, -14.9, 0.7, -0.7)]
+    for kind, name, value in truncated:
+        for warp in ({}, {"interpolation": "bilinear", "fill": (1, 2, 3)}):
+            yield {"kind": kind, name: value, "rounding": "truncate", **warp}, None, not warp
     for i, (kind, name, value) in enumerate(arguments):
         for warp in warps:
             # Interpolation is slow: one in eight cases on the largest images.
