@@ -75,7 +75,9 @@ pub enum Rounding {
     /// The offset as it is.
     #[default]
     None,
-    /// Whole pixels, towards zero, as torchvision's policies have it.
+    /// Whole pixels, towards zero, as torchvision's policies have it: the offset
+    /// is rounded to single precision first, as `torch.linspace` makes it, so
+    /// that 74.99999999999999 of 331 pixels is 75 in both.
     Truncate,
 }
 
@@ -84,7 +86,7 @@ impl Rounding {
     pub fn apply(self, pixels: f64) -> f64 {
         match self {
             Rounding::None => pixels,
-            Rounding::Truncate => pixels.trunc(),
+            Rounding::Truncate => f64::from((pixels as f32).trunc()),
         }
     }
 

@@ -4,6 +4,9 @@
 //! going through a plain list of optional fields lets the error name the
 //! argument that is missing or does not belong.
 
+use std::fmt;
+
+use serde::de::{self, Deserializer, Expected, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, OperationKind};
@@ -19,37 +22,81 @@ pub struct OperationFields {
     /// Name of the kind.
     pub kind: String,
     /// Rotate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub degrees: Option<f64>,
     /// Posterize.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "whole_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub bits: Option<i64>,
     /// Solarize, SolarizeAdd.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub threshold: Option<f64>,
     /// SolarizeAdd.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "whole_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub add: Option<i32>,
     /// ShearX, ShearY.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub shear: Option<f64>,
     /// CropBilinear (whole); TranslateX, TranslateY: either this or `fraction`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pixels: Option<f64>,
     /// TranslateX, TranslateY, Cutout.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fraction: Option<f64>,
     /// Cutout; either this or `fraction`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub size: Option<f64>,
     /// Color, Contrast, Brightness, Sharpness.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub factor: Option<f64>,
     /// GaussianBlur.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub radius: Option<f64>,
     /// Desaturate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub amount: Option<f64>,
     /// SolarizeAdd; `below` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,11 +111,106 @@ pub struct OperationFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign: Option<SignRule>,
     /// Geometric kinds and Cutout; black unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "colour",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fill: Option<[u8; 3]>,
     /// Geometric kinds; `nearest` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<Interpolation>,
+}
+
+/// A number; without this, serde would say "expected f64".
+fn number<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Option<f64>, D::Error> {
+    struct Number;
+
+    impl Visitor<'_> for Number {
+        type Value = f64;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a number")
+        }
+
+        fn visit_f64<E: de::Error>(self, value: f64) -> std::result::Result<f64, E> {
+            Ok(value)
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<f64, E> {
+            Ok(value as f64)
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<f64, E> {
+            Ok(value as f64)
+        }
+    }
+
+    input.deserialize_f64(Number).map(Some)
+}
+
+/// A whole number.
+fn whole_number<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    input: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = i64;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a whole number")
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<i64, E> {
+            Ok(value)
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<i64, E> {
+            i64::try_from(value).map_err(|_| too_large(value))
+        }
+    }
+
+    fn too_large<E: de::Error>(value: impl fmt::Display) -> E {
+        E::custom(format!("{value} is far out of range"))
+    }
+
+    let value = input.deserialize_i64(Whole)?;
+    T::try_from(value).map(Some).map_err(|_| too_large(value))
+}
+
+/// Red, green and blue.
+fn colour<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Option<[u8; 3]>, D::Error> {
+    struct Colour;
+
+    impl<'de> Visitor<'de> for Colour {
+        type Value = [u8; 3];
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("three whole numbers from 0 to 255")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(
+            self,
+            mut items: A,
+        ) -> std::result::Result<[u8; 3], A::Error> {
+            let mut fill = [0; 3];
+            for (i, value) in fill.iter_mut().enumerate() {
+                *value = items
+                    .next_element()
+                    .map_err(|error| {
+                        de::Error::custom(format!("expected {}: {error}", &self as &dyn Expected))
+                    })?
+                    .ok_or_else(|| de::Error::invalid_length(i, &self))?;
+            }
+            match items.next_element::<IgnoredAny>()? {
+                None => Ok(fill),
+                Some(_) => Err(de::Error::invalid_length(4, &self)),
+            }
+        }
+    }
+
+    input.deserialize_seq(Colour).map(Some)
 }
 
 impl OperationFields {
@@ -414,6 +556,31 @@ mod tests {
                 "not both",
             ),
             (r#"{"kind":"Posterize","bits":-2}"#, "bits"),
+            (
+                r#"{"kind":"Posterize","bits":"4"}"#,
+                "expected a whole number",
+            ),
+            (
+                r#"{"kind":"Posterize","bits":4.5}"#,
+                "expected a whole number",
+            ),
+            (r#"{"kind":"Rotate","degrees":"15"}"#, "expected a number"),
+            (
+                r#"{"kind":"Rotate","degrees":1,"fill":[1,2]}"#,
+                "three whole numbers from 0 to 255",
+            ),
+            (
+                r#"{"kind":"Rotate","degrees":1,"fill":[1,2,256]}"#,
+                "three whole numbers from 0 to 255",
+            ),
+            (
+                r#"{"kind":"Rotate","degrees":1,"fill":[1,2,3,4]}"#,
+                "three whole numbers from 0 to 255",
+            ),
+            (
+                r#"{"kind":"SolarizeAdd","add":9999999999,"threshold":1}"#,
+                "out of range",
+            ),
             (r#"{"kind":"CropBilinear","pixels":1.5}"#, "pixels"),
             (r#"{"kind":"CropBilinear","pixels":-1}"#, "negative"),
             (r#"{"kind":"CropBilinear","fraction":0.1}"#, "fraction"),
