@@ -15,7 +15,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # The environment is complete only once pip has ended: hence a stamp.
-$(VENV)/.ready: python/requirements-dev.txt scripts/setup.sh
+$(VENV)/.ready: python/requirements-dev.txt python/requirements-other-pillow.txt scripts/setup.sh
 	@scripts/setup.sh $(VENV) python/requirements-dev.txt
 	@touch $@
 

@@ -42,4 +42,8 @@ fi
 say "installing Python packages (torch with its CUDA libraries: about 5 GB; 1 to 3 minutes on a fast line)"
 "$(dirname "$0")/patiently.sh" "setup: pip" "$venv/bin/python" -m pip install --disable-pip-version-check --quiet \
     --progress-bar off -r "$requirements" || die "pip could not install $requirements (see above)"
+# A second Pillow for the parity tests, out of the way of the first.
+other=$(dirname "$requirements")/requirements-other-pillow.txt
+"$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off --no-deps --upgrade \
+    --only-binary :all: --target "$venv/other-pillow" -r "$other" || die "pip could not install $other (see above)"
 say "Python packages ready"

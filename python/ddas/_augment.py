@@ -47,6 +47,8 @@ def apply(image: ImageT, operation: str, **arguments: Any) -> ImageT:
     >>> apply(Image.new("RGB", (2, 2), (10, 20, 30)), "Invert").getpixel((0, 0))
     (245, 235, 225)
     """
+    if not isinstance(operation, str):
+        raise TypeError(f'`operation` must be the name of one, such as "Rotate", got {type(operation).__name__}')
     center = arguments.pop("center", None)
     parsed = _ddas.Operation(operation, arguments)
     return through_pixels(image, lambda pixels, width, height: parsed.apply(pixels, width, height, center))
@@ -63,11 +65,13 @@ class Augment:
     given. `epochs` is the number of epochs of the training run over which the
     policy's snapshots are spread.
 
-    With `index` left out, calls are numbered from zero after each `set_epoch`,
-    and the workers of a torch DataLoader deal the numbers out among themselves:
-    no two images of an epoch share draws, and a run that visits its images in
-    the same order with as many workers repeats them. Give `index` to be
-    independent of both.
+    As a transform, in a torchvision `Compose` or as a dataset's `transform`, it
+    is called without `index`. Then calls are numbered from zero after each
+    `set_epoch`, and the workers of a torch DataLoader deal the numbers out among
+    themselves: no two images of an epoch share draws, and a run that visits its
+    images in the same order with as many workers repeats them. Give `index` to
+    be independent of both. Processes of a distributed job count alike: give each
+    a seed of its own, or `index`.
     """
 
     def __init__(self, policy: _ddas.Policy, epochs: int, seed: int = 0) -> None:
@@ -95,7 +99,10 @@ class Augment:
 
     def set_epoch(self, epoch: int) -> None:
         """Makes `epoch` (from 0 up to, not including, `epochs`) the one whose snapshot is used."""
-        epoch = operator.index(epoch)
+        try:
+            epoch = operator.index(epoch)
+        except TypeError:
+            raise TypeError(f"`epoch` must be a whole number, got {epoch!r}") from None
         if not 0 <= epoch < self.epochs:
             raise ValueError(f"`epoch` must lie in 0..{self.epochs - 1}, got {epoch}")
         self._epoch = epoch
@@ -109,6 +116,15 @@ class Augment:
         return through_pixels(
             image, lambda pixels, width, height: self._augmenter.apply(pixels, width, height, epoch, number)
         )
+
+    def drawn(self, index: int) -> list[dict[str, Any]]:
+        """The operations drawn for image `index` in the current epoch, in the order they are applied.
+
+        Each is a dict as in a policy file: a `kind`, and the arguments it is
+        applied with, the sign resolved. Empty where the image stays as it is.
+        The centre of a Cutout is drawn when it is applied, for it depends on the image's size.
+        """
+        return self._augmenter.drawn(self._epoch, index)
 
     def __repr__(self) -> str:
         return f"Augment({self._policy!r}, epochs={self.epochs}, seed={self.seed})"

@@ -87,47 +87,97 @@ pub(crate) fn up_to<T: TryFrom<u64>>(
         })
 }
 
+/// What an argument has to be; the policy file's own checks come after.
+#[derive(Clone, Copy)]
+enum Expected {
+    Number,
+    WholeNumber,
+    Colour,
+    Word,
+}
+
+impl Expected {
+    fn of(argument: &str) -> Expected {
+        match argument {
+            "bits" | "add" => Expected::WholeNumber,
+            "fill" => Expected::Colour,
+            "interpolation" | "rounding" | "scope" | "shape" => Expected::Word,
+            _ => Expected::Number,
+        }
+    }
+
+    fn described(self) -> &'static str {
+        match self {
+            Expected::Number => "a number",
+            Expected::WholeNumber => "a whole number",
+            Expected::Colour => "three whole numbers from 0 to 255",
+            Expected::Word => "a text",
+        }
+    }
+}
+
+/// `value` as the JSON of a policy file.
 fn json(value: &Bound<'_, PyAny>, kind: &str, name: &str) -> PyResult<Value> {
-    if value.is_instance_of::<PyBool>() {
-        return Err(wrong_type(value, kind, name));
-    }
-    if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Value::from(text.to_str()?));
-    }
-    if value.is_instance_of::<PyFloat>() {
-        return number(value, kind, name);
-    }
-    // Anything with __index__: int and NumPy's integers.
-    if let Ok(integer) = value.extract::<i64>() {
-        return Ok(Value::from(integer));
-    }
-    // Anything with __float__ but not text or a sequence: NumPy's float32, say.
-    if value.hasattr("__float__")? && value.len().is_err() {
-        return number(value, kind, name);
-    }
-    if let Ok(items) = value.try_iter() {
-        let items = items.map(|item| json(&item?, kind, name));
-        return Ok(Value::Array(items.collect::<PyResult<_>>()?));
-    }
-    Err(wrong_type(value, kind, name))
-}
-
-fn number(value: &Bound<'_, PyAny>, kind: &str, name: &str) -> PyResult<Value> {
-    let float: f64 = value.extract()?;
-    let number = Number::from_f64(float).ok_or_else(|| {
-        PyValueError::new_err(format!(
-            "{kind}: argument `{name}` must be finite, got {float}"
+    let expected = Expected::of(name);
+    let found = match expected {
+        Expected::Number => match number(value) {
+            Some(float) if !float.is_finite() => {
+                return Err(PyValueError::new_err(format!(
+                    "{kind}: argument `{name}` must be finite, got {float}"
+                )));
+            }
+            Some(float) => Number::from_f64(float).map(Value::Number),
+            None => None,
+        },
+        Expected::WholeNumber => whole_number(value).map(Value::from),
+        Expected::Colour => colour(value)?,
+        Expected::Word => value.extract::<String>().ok().map(Value::from),
+    };
+    found.ok_or_else(|| {
+        let got = match value.get_type().name() {
+            // The value says more than its type where it has the right one.
+            _ if matches!(expected, Expected::Colour | Expected::WholeNumber)
+                && value.len().unwrap_or(0) < 100 =>
+            {
+                value.repr().map(|text| text.to_string())
+            }
+            name => name.map(|name| name.to_string()),
+        };
+        let got = got.unwrap_or_else(|_| "something else".to_owned());
+        PyTypeError::new_err(format!(
+            "{kind}: argument `{name}` must be {}, got {got}",
+            expected.described()
         ))
-    })?;
-    Ok(Value::Number(number))
+    })
 }
 
-fn wrong_type(value: &Bound<'_, PyAny>, kind: &str, name: &str) -> PyErr {
-    let got = value.get_type().name().map_or_else(
-        |_| "an unnamed type".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    );
-    PyTypeError::new_err(format!(
-        "{kind}: argument `{name}` must be a number, a text or a list of numbers, got {got}"
-    ))
+/// int, float, and what has `__float__` (NumPy's numbers, a tensor of one element), but for truth
+/// values and text.
+fn number(value: &Bound<'_, PyAny>) -> Option<f64> {
+    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyString>() {
+        return None;
+    }
+    // Sequences of one element have `__float__` too.
+    let single = value.is_instance_of::<PyFloat>() || value.len().is_err();
+    single.then(|| value.extract().ok()).flatten()
+}
+
+/// int and what has `__index__`, but for truth values.
+fn whole_number(value: &Bound<'_, PyAny>) -> Option<i64> {
+    let is_truth = value.is_instance_of::<PyBool>();
+    (!is_truth).then(|| value.extract().ok()).flatten()
+}
+
+/// Anything that yields three bytes.
+fn colour(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
+    if value.is_instance_of::<PyString>() {
+        return Ok(None);
+    }
+    let Ok(items) = value.try_iter() else {
+        return Ok(None);
+    };
+    let bytes: Option<Vec<u8>> = items
+        .map(|item| Ok(whole_number(&item?).and_then(|number| u8::try_from(number).ok())))
+        .collect::<PyResult<_>>()?;
+    Ok(bytes.filter(|bytes| bytes.len() == 3).map(Value::from))
 }

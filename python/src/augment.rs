@@ -133,17 +133,22 @@ pub(crate) struct Augmenter {
 impl Augmenter {
     #[new]
     fn new(
-        py: Python<'_>,
-        policy: Py<Policy>,
+        policy: &Bound<'_, PyAny>,
         epochs: &Bound<'_, PyAny>,
         seed: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        let Ok(policy) = policy.cast::<Policy>() else {
+            return Err(PyTypeError::new_err(format!(
+                "`policy` must be a ddas.Policy, got {}; ddas.Policy.load(path) reads one from a file",
+                policy.get_type().name()?
+            )));
+        };
         let epochs = arguments::up_to(epochs, "epochs", u32::MAX.into())?;
         let seed = arguments::up_to(seed, "seed", u64::MAX)?;
-        let schedule = policy.bind(py).get().schedule(epochs)?;
+        let schedule = policy.get().schedule(epochs)?;
         Ok(Self {
             schedule,
-            policy,
+            policy: policy.clone().unbind(),
             epochs,
             seed,
             scratch: Mutex::default(),
@@ -170,6 +175,23 @@ impl Augmenter {
             self.scratch().push(augmenter);
         });
         Ok(to_bytearray(py, &image))
+    }
+
+    /// What is drawn for (seed, `epoch`, `index`): operations as they stand in a policy file, the
+    /// sign resolved, in the order they are applied.
+    fn drawn<'py>(
+        &self,
+        py: Python<'py>,
+        epoch: u32,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let index = arguments::up_to(index, "index", u64::MAX)?;
+        let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Policy);
+        let mut drawn = Vec::new();
+        self.schedule.sampler(epoch).draw(&mut rng, &mut drawn);
+        let text = serde_json::to_string(&drawn)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        py.import("json")?.call_method1("loads", (text,))
     }
 
     fn __reduce__<'py>(

@@ -152,6 +152,16 @@ impl Policy {
         )
     }
 
+    /// Whether both files would hold the same.
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> Option<bool> {
+        let other = other.cast::<Self>().ok()?;
+        Some(self.policy == other.get().policy)
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.policy.digest()
+    }
+
     fn __reduce__<'py>(
         slf: &Bound<'py, Self>,
         py: Python<'py>,
@@ -162,7 +172,8 @@ impl Policy {
 }
 
 /// Probabilities at the end of one search epoch, or in one training epoch.
-#[pyclass(frozen, module = "ddas", get_all)]
+#[pyclass(frozen, eq, module = "ddas", get_all)]
+#[derive(PartialEq)]
 pub(crate) struct Snapshot {
     /// Number of the snapshot in the policy.
     index: usize,
@@ -175,6 +186,34 @@ pub(crate) struct Snapshot {
 
 #[pymethods]
 impl Snapshot {
+    /// Made by policies, and by pickle.
+    #[new]
+    fn new(index: usize, total_probability: f64, operation_probabilities: Vec<f64>) -> Self {
+        Self {
+            index,
+            total_probability,
+            operation_probabilities,
+        }
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+        py: Python<'py>,
+    ) -> (Bound<'py, PyAny>, (usize, f64, Vec<f64>)) {
+        let this = slf.get();
+        let arguments = (
+            this.index,
+            this.total_probability,
+            this.operation_probabilities.clone(),
+        );
+        (py.get_type::<Self>().into_any(), arguments)
+    }
+
+    fn __hash__(&self) -> u64 {
+        // Adding 0 makes one zero of both, which are equal.
+        (self.total_probability + 0.0).to_bits() ^ self.index as u64
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "<ddas.Snapshot {}: total probability {:.4}, {} operations>",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from sklearn.datasets import load_sample_image
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -24,7 +25,7 @@ ENHANCERS = {
 }
 
 
-def oracle(image: Image.Image, kind: str, center: tuple[int, int] | None = None, **arguments: Any) -> Image.Image:
+def oracle(image: Image.Image, kind: str, center: tuple[float, float] | None = None, **arguments: Any) -> Image.Image:
     """`image` (mode RGB) after one operation."""
     if kind == "Identity":
         return image.copy()
@@ -42,8 +43,10 @@ def oracle(image: Image.Image, kind: str, center: tuple[int, int] | None = None,
         return image.filter(ImageFilter.BLUR)
     if kind == "Smooth":
         return image.filter(ImageFilter.SMOOTH)
-    if kind == "Rotate90":
-        return image.rotate(90)
+    if kind == "GaussianBlur":
+        return image.filter(ImageFilter.GaussianBlur(arguments["radius"]))
+    if kind in ("Rotate90", "Rotate180", "Rotate270"):
+        return image.rotate(int(kind.removeprefix("Rotate")))
     if kind == "Posterize":
         # Pillow 13 refuses 0 bits; before, it was a black image.
         return ImageOps.posterize(image, arguments["bits"]) if arguments["bits"] else image.point(lambda value: 0)
@@ -51,18 +54,42 @@ def oracle(image: Image.Image, kind: str, center: tuple[int, int] | None = None,
         return ImageOps.solarize(image, arguments["threshold"])
     if kind in ENHANCERS:
         return ENHANCERS[kind](image).enhance(arguments["factor"])
+    if kind == "Desaturate":
+        return ImageEnhance.Color(image).enhance(1.0 - arguments["amount"])
+    if kind == "CropBilinear":
+        border = arguments["pixels"]
+        if 2 * border >= min(image.size):
+            return image.copy()
+        rest = image.crop((border, border, image.width - border, image.height - border))
+        return rest.resize(image.size, Image.Resampling.BILINEAR)
     if kind == "SolarizeAdd":
         pixels = np.asarray(image).astype(np.int64)
         raised = np.clip(pixels + arguments["add"], 0, 255)
+        if arguments.get("scope") == "all":
+            return ImageOps.solarize(Image.fromarray(raised.astype(np.uint8)), arguments["threshold"])
         return Image.fromarray(np.where(pixels < arguments["threshold"], raised, pixels).astype(np.uint8))
     if kind == "Cutout":
         assert center is not None
+        if arguments.get("shape") == "rectangle":
+            return _rectangle(image, center, arguments)
         size = int(arguments["size"] if "size" in arguments else arguments["fraction"] * image.width)
         pixels = np.array(image)
         left, top = center[0] - size // 2, center[1] - size // 2
         pixels[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = arguments.get("fill", (0, 0, 0))
         return Image.fromarray(pixels)
     return _warp(image, kind, **arguments)
+
+
+def _rectangle(image: Image.Image, center: tuple[float, float], arguments: dict[str, Any]) -> Image.Image:
+    """As RandAugment's, Fast AutoAugment's and TrivialAugment's code for Pillow draws it."""
+    if arguments.get("fraction") == 0:
+        return image.copy()
+    size = arguments["size"] if "size" in arguments else arguments["fraction"] * image.width
+    left, top = (int(max(0, middle - size / 2.0)) for middle in center)
+    image = image.copy()
+    far_corner = (min(image.width, left + size), min(image.height, top + size))
+    ImageDraw.Draw(image).rectangle((left, top, *far_corner), tuple(arguments.get("fill", (0, 0, 0))))
+    return image
 
 
 def _warp(
@@ -75,7 +102,12 @@ def _warp(
     shear: float = 0.0,
     pixels: float | None = None,
     fraction: float = 0.0,
+    rounding: str = "none",
 ) -> Image.Image:
+    def offset(side: int) -> float:
+        value = fraction * side if pixels is None else pixels
+        return int(np.float32(value)) if rounding == "truncate" else value
+
     resample, fill = RESAMPLING[interpolation], tuple(fill)
     if kind == "Rotate":
         return image.rotate(degrees, resample=resample, fillcolor=fill)
@@ -84,9 +116,9 @@ def _warp(
     elif kind == "ShearY":
         matrix = (1, 0, 0, shear, 1, 0)
     elif kind == "TranslateX":
-        matrix = (1, 0, fraction * image.width if pixels is None else pixels, 0, 1, 0)
+        matrix = (1, 0, offset(image.width), 0, 1, 0)
     elif kind == "TranslateY":
-        matrix = (1, 0, 0, 0, 1, fraction * image.height if pixels is None else pixels)
+        matrix = (1, 0, 0, 0, 1, offset(image.height))
     else:
         raise AssertionError(f"no oracle for {kind}")
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=resample, fillcolor=fill)
@@ -96,7 +128,7 @@ def mirrored(operation: dict[str, Any]) -> dict[str, Any]:
     """The operation with the other sign, by the definition of the sign rule: -x, or 2 - factor."""
     turned = dict(operation)
     for argument in ("degrees", "shear", "pixels", "fraction"):
-        if argument in turned and turned["kind"] != "Cutout":
+        if argument in turned and turned["kind"] not in ("Cutout", "CropBilinear"):
             turned[argument] = -turned[argument]
     if "factor" in turned:
         turned["factor"] = 2.0 - turned["factor"]
@@ -123,5 +155,9 @@ def sample_images() -> dict[str, np.ndarray]:
     images["gradient 224x224"] = _gradient(224, 224)
     smooth = random.integers(0, 256, (8, 8, 3), np.uint8)
     images["smooth 224x224"] = np.asarray(Image.fromarray(smooth).resize((224, 224), Image.Resampling.BICUBIC))
+    for name in ("china", "flower"):
+        photo = load_sample_image(f"{name}.jpg")
+        images[f"{name} 131x97"] = np.ascontiguousarray(photo[150:281, 200:297])
+        images[f"{name} 96x224"] = np.ascontiguousarray(photo[200:296, 100:324])
     images["smooth 61x37"] = np.asarray(Image.fromarray(smooth).resize((37, 61), Image.Resampling.BICUBIC))
     return images

@@ -81,7 +81,21 @@ def test_cutout_is_centred_where_told() -> None:
         ("Rotate", {"degrees": 1.0, "factor": 1.0}, ["Rotate", "factor"]),
         ("Rotate", {"degrees": 1.0, "center": (1, 1)}, ["Rotate", "center"]),
         ("Rotate", {"degrees": 1.0, "sign": "random"}, ["Rotate", "sign"]),
-        ("Rotate", {"degrees": "15"}, ["Rotate", "degrees"]),
+        ("Rotate", {"degrees": "15"}, ["Rotate: argument `degrees` must be a number, got str"]),
+        ("Rotate", {"degrees": [15.0]}, ["Rotate: argument `degrees` must be a number, got list"]),
+        ("Rotate", {"degrees": 15.0, "fill": "red"}, ["`fill` must be three whole numbers from 0 to 255, got 'red'"]),
+        ("Rotate", {"degrees": 15.0, "interpolation": 2}, ["`interpolation` must be a text, got int"]),
+        ("GaussianBlur", {"radius": -1.0}, ["GaussianBlur", "radius", "-1"]),
+        ("GaussianBlur", {"sigma": 1.0}, ["GaussianBlur", "sigma", "it takes `radius`"]),
+        ("Desaturate", {"amount": 1.5}, ["Desaturate", "amount", "between 0 and 1"]),
+        ("CropBilinear", {"pixels": 1.5}, ["CropBilinear", "pixels", "whole number"]),
+        ("CropBilinear", {"pixels": -1}, ["CropBilinear", "pixels", "negative"]),
+        ("Rotate180", {"degrees": 180}, ["Rotate180", "degrees", "no arguments"]),
+        ("SolarizeAdd", {"add": 1, "threshold": 2, "scope": "above"}, ["SolarizeAdd", "scope", "above", "below"]),
+        ("TranslateX", {"pixels": 1, "rounding": "nearest"}, ["TranslateX", "rounding", "truncate"]),
+        ("ShearX", {"shear": 1, "rounding": "truncate"}, ["ShearX", "rounding"]),
+        ("Cutout", {"size": 3, "shape": "rectangle", "center": (35, 0)}, ["Cutout", "center", "34 wide", "(35, 0)"]),
+        ("Cutout", {"size": 3, "shape": "rectangle", "center": "12"}, ["Cutout", "center", "two numbers"]),
         ("Rotate", {"degrees": None}, ["Rotate", "degrees"]),
         ("Rotate", {"degrees": True}, ["Rotate", "degrees"]),
         ("Rotate", {"degrees": float("nan")}, ["Rotate", "degrees"]),
@@ -92,7 +106,7 @@ def test_cutout_is_centred_where_told() -> None:
         ("Rotate", {"degrees": 1.0, "interpolation": "lanczos"}, ["Rotate", "interpolation"]),
         ("Posterize", {"bits": 9}, ["Posterize", "bits"]),
         ("Posterize", {"bits": -1}, ["Posterize", "bits"]),
-        ("Posterize", {"bits": 4.5}, ["Posterize", "bits"]),
+        ("Posterize", {"bits": 4.5}, ["Posterize: argument `bits` must be a whole number, got 4.5"]),
         ("Solarize", {}, ["Solarize", "threshold"]),
         ("SolarizeAdd", {"add": 10}, ["SolarizeAdd", "threshold"]),
         ("TranslateX", {}, ["TranslateX", "pixels", "fraction"]),
@@ -104,7 +118,7 @@ def test_cutout_is_centred_where_told() -> None:
         ("Cutout", {"size": 3, "center": 5}, ["Cutout", "center", "(x, y)"]),
         ("Cutout", {"size": 3, "center": (1, 2, 3)}, ["Cutout", "center", "(1, 2, 3)"]),
         ("Cutout", {"size": 3, "center": (1.5, 2)}, ["Cutout", "center", "1.5"]),
-        ("Cutout", {"size": 3, "centre": (1, 2)}, ["Cutout", "centre", "`size`, `fraction`, `fill`, `center`"]),
+        ("Cutout", {"size": 3, "centre": (1, 2)}, ["Cutout", "centre", "`size`, `fraction`, `shape`, `fill`, `center`"]),
         ("Rotate", {"angle": 15}, ["Rotate", "angle", "`degrees`, `fill`, `interpolation`"]),
         ("Rotate", {"degrees": 15, "sign": "random"}, ["Rotate", "sign"]),
         ("Rotate", {"degrees": 15, "center": (1, 1)}, ["Rotate", "center"]),
@@ -141,6 +155,12 @@ def test_wrong_images_are_named(image: Any, error: type[Exception], names: list[
         ddas.apply(image, "Invert")
     for name in names:
         assert name in str(caught.value)
+
+
+def test_the_operation_is_a_name() -> None:
+    for operation in (None, 3, ddas.apply):
+        with pytest.raises(TypeError, match="`operation` must be the name of one"):
+            ddas.apply(PIXELS, operation)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("center", [[20, 12], np.array([20, 12]), (np.int64(20), np.uint8(12)), torch.tensor([20, 12])])

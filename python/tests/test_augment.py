@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 import ddas
 from pillow_oracle import mirrored, oracle
@@ -114,6 +115,79 @@ def test_workers_of_a_torch_loader_do_not_repeat_each_others_draws() -> None:
     assert set(images) == {augment(PIXELS, index=index).tobytes() for index in range(48)}
 
 
+def spawned_loader(dataset: torch.utils.data.Dataset) -> torch.utils.data.DataLoader:
+    return torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="spawn")
+
+
+def test_spawned_workers_draw_what_forked_ones_do() -> None:
+    augment = ddas.Augment(PAPER, epochs=4, seed=3)
+    augment.set_epoch(3)
+    images = [image.numpy().tobytes() for batch in spawned_loader(Images(augment)) for image in batch]
+    assert set(images) == {augment(PIXELS, index=index).tobytes() for index in range(48)}
+
+
+class Photos(torch.utils.data.Dataset):
+    """A dataset as torchvision's are: PIL images, and one transform that is handed nothing but the image."""
+
+    def __init__(self, transform: transforms.Compose) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(Image.fromarray(PIXELS))
+
+
+def test_it_drops_into_a_compose() -> None:
+    augment = ddas.Augment(PAPER, epochs=4, seed=8)
+    augment.set_epoch(2)
+    for augmented in (
+        [augment, transforms.PILToTensor()],  # on PIL images
+        [transforms.PILToTensor(), augment],  # on tensors
+    ):
+        compose = transforms.Compose([transforms.Resize(32), *augmented, transforms.Lambda(torch.clone)])
+        assert "Augment" in repr(compose)
+        augment.set_epoch(2)
+        here = [image.numpy().transpose(1, 2, 0).tobytes() for image in map(Photos(compose).__getitem__, range(24))]
+        assert here == [augment(PIXELS, index=index).tobytes() for index in range(24)]
+        loader = torch.utils.data.DataLoader(Photos(transforms.Compose(augmented)), batch_size=3, num_workers=2)
+        augment.set_epoch(2)
+        there = [image.numpy().transpose(1, 2, 0).tobytes() for batch in loader for image in batch]
+        assert sorted(there) == sorted(here)
+
+
+def test_what_was_drawn_can_be_applied_by_hand() -> None:
+    augment = ddas.Augment(PAPER, epochs=4, seed=9)
+    augment.set_epoch(3)
+    lengths = []
+    for index in range(80):
+        drawn = augment.drawn(index)
+        lengths.append(len(drawn))
+        if any(operation["kind"] == "Cutout" for operation in drawn):
+            continue  # its centre is drawn with the pixels at hand
+        expected = PIXELS
+        for operation in drawn:
+            arguments = {name: value for name, value in operation.items() if name not in ("kind", "sign")}
+            expected = ddas.apply(expected, operation["kind"], **arguments)
+        assert np.array_equal(augment(PIXELS, index=index), expected)
+    assert set(lengths) == {0, SPACE["draws_per_sample"]}
+
+
+def test_policies_and_snapshots_are_values() -> None:
+    again = policy([0.3, 0.9], SPACE["operations"], SPACE["draws_per_sample"])
+    other = policy([0.3, 0.8], SPACE["operations"], SPACE["draws_per_sample"])
+    assert again == PAPER and hash(again) == hash(PAPER) and not again != PAPER
+    assert other != PAPER and PAPER != "policy.json" and PAPER is not None
+    assert pickle.loads(pickle.dumps(PAPER)) == PAPER and copy.deepcopy(PAPER) == PAPER
+    first, second = PAPER.snapshots
+    assert first == again.snapshots[0] and first != second and first != 0.3
+    for snapshot in (first, second, PAPER.snapshot(epoch=1, epochs=3)):
+        copied = pickle.loads(pickle.dumps(snapshot))
+        assert copied == snapshot and hash(copied) == hash(snapshot)
+        assert copied.operation_probabilities == snapshot.operation_probabilities
+
+
 def test_copies_draw_the_same() -> None:
     augment = ddas.Augment(PAPER, epochs=5, seed=2**63 + 1)
     augment.set_epoch(3)
@@ -125,10 +199,12 @@ def test_copies_draw_the_same() -> None:
 
 def test_wrong_use_is_refused() -> None:
     augment = ddas.Augment(PAPER, epochs=5, seed=0)
+    with pytest.raises(TypeError, match="`index`"):
+        augment.drawn("3")  # type: ignore[arg-type]
     for epoch in (-1, 5):
         with pytest.raises(ValueError, match="epoch"):
             augment.set_epoch(epoch)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="`epoch` must be a whole number, got 1.5"):
         augment.set_epoch(1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="epoch"):
         ddas.Augment(PAPER, epochs=0)
@@ -137,7 +213,7 @@ def test_wrong_use_is_refused() -> None:
             ddas.Augment(PAPER, epochs=5, seed=number)
         with pytest.raises(ValueError, match=f"`index`.*got {number}"):
             augment(PIXELS, index=number)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="`policy` must be a ddas.Policy, got str; ddas.Policy.load"):
         ddas.Augment("policy.json", epochs=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="uint8"):
         augment(PIXELS.astype(float), index=0)
