@@ -78,12 +78,13 @@ impl Daemon {
                 Err(error) => return Err(error.into()),
             }
         };
-        let engine = Arc::new(Engine::new(
+        let engine = Engine::new(
             stream.dataset,
             stream.pipeline,
             stream.plan,
             options.threads,
-        ));
+        );
+        let engine = Arc::new(engine.on_bad(stream.on_bad)?);
         let source = Arc::clone(&engine);
         server
             .set_status_source(move || serde_json::to_value(source.progress()).unwrap_or_default());

@@ -36,6 +36,40 @@ pub enum Error {
     /// The ring cannot be set up or kept.
     #[error(transparent)]
     Ring(#[from] crate::ring::Error),
+    /// A stream needs a dataset.
+    #[error("no dataset is given; name at least one")]
+    NoDataset,
+    /// Datasets of one stream have different classes.
+    #[error(
+        "{}: class {class} is {found}, in {} it is {expected}: datasets of one stream need the same classes in the same \
+         order; pack them from one list of classes", dataset.display(), first.display()
+    )]
+    Classes {
+        /// The dataset that differs.
+        dataset: PathBuf,
+        /// The first dataset.
+        first: PathBuf,
+        /// The first class that differs, from 0.
+        class: usize,
+        /// Its name in the dataset.
+        found: String,
+        /// Its name in the first dataset.
+        expected: String,
+    },
+    /// Samples cannot be selected as asked.
+    #[error("{reason}")]
+    Selection {
+        /// What does not fit, and what would.
+        reason: String,
+    },
+    /// More samples are bad than the budget allows.
+    #[error("more than {most} bad {}, which is what --max-bad allows", if *most == 1 { "sample" } else { "samples" })]
+    TooManyBad {
+        /// The budget.
+        most: u64,
+        /// The one too many.
+        source: Box<Error>,
+    },
     /// A sample cannot be served. The run ends: no trainer should learn from a dataset that is not what it was.
     #[error("sample {index} of {}, needed at {at}, cannot be served", dataset.display())]
     Sample {

@@ -51,10 +51,14 @@ mod plan;
 #[cfg(feature = "daemon")]
 mod preview;
 mod rank_environment;
+#[cfg(feature = "engine")]
+mod recipe_file;
+#[cfg(feature = "engine")]
+mod selection;
 #[cfg(feature = "daemon")]
 mod shrink;
 #[cfg(feature = "engine")]
-mod recipe_file;
+mod sources;
 #[cfg(feature = "engine")]
 mod stream;
 
@@ -66,8 +70,8 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use embedded::{EmbeddedBatch, EmbeddedError, EmbeddedLoader, EmbeddedOptions};
 #[cfg(feature = "engine")]
 pub use engine::{
-    BatchSink, BatchSlot, Engine, EpochReport, Limit, MemoryBatch, MemorySink, MemorySlot,
-    MixingRoom, Progress, StageTotals,
+    BadBudget, BatchSink, BatchSlot, Engine, EpochReport, Limit, MemoryBatch, MemorySink,
+    MemorySlot, MixingRoom, OnBad, Progress, StageTotals, Substitutes,
 };
 #[cfg(feature = "engine")]
 pub use error::{Error, Result, one_line};
@@ -78,9 +82,13 @@ pub use plan::{BatchPart, LastBatch, PlanError, PlanOptions, Position, RunPlan, 
 #[cfg(feature = "daemon")]
 pub use preview::{PreviewOptions, Sheet};
 pub use rank_environment::{Placement, RankError};
+#[cfg(feature = "engine")]
+pub use recipe_file::{check_recipe_name, read_recipe};
+#[cfg(feature = "engine")]
+pub use selection::{EpochSamples, HashSplit, SampleOptions, Sampling, SplitPart};
 #[cfg(feature = "daemon")]
 pub use shrink::Shrink;
 #[cfg(feature = "engine")]
-pub use recipe_file::{check_recipe_name, read_recipe};
+pub use sources::{Sources, SourcesReader};
 #[cfg(feature = "engine")]
 pub use stream::{Stream, StreamOptions};

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::order::EpochOrder;
+use crate::selection::{EpochSamples, Selection};
 
 /// What becomes of the samples that do not fill the last batch of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,7 +164,7 @@ fn list(sizes: &[u32]) -> String {
 /// What a [`RunPlan`] is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
-    /// Samples in the dataset.
+    /// Samples of an epoch: those of the dataset.
     pub samples: u64,
     /// Samples of a global batch, over all ranks.
     pub batch_size: u32,
@@ -202,6 +204,8 @@ pub struct RunPlan {
     options: PlanOptions,
     steps: u64,
     pairs: bool,
+    /// Which samples the tickets of an epoch are; `None`: those of one dataset, each once.
+    selection: Option<Arc<Selection>>,
 }
 
 /// The part of a global batch that goes to one rank.
@@ -265,6 +269,7 @@ impl RunPlan {
             options,
             steps,
             pairs: false,
+            selection: None,
         }
         .starting_at(start)
     }
@@ -315,8 +320,16 @@ impl RunPlan {
     }
 
     /// The order of an epoch.
-    pub fn order(&self, epoch: u32) -> EpochOrder {
-        EpochOrder::new(self.options.seed, epoch, self.options.samples)
+    pub fn order(&self, epoch: u32) -> EpochSamples {
+        let PlanOptions { seed, samples, .. } = self.options;
+        EpochSamples::new(seed, epoch, samples, self.selection.as_ref())
+    }
+
+    /// Takes the samples of `selection`, which has as many in an epoch as the plan.
+    pub(crate) fn selecting(mut self, selection: Selection) -> RunPlan {
+        debug_assert_eq!(selection.len(), self.options.samples);
+        self.selection = Some(Arc::new(selection));
+        self
     }
 
     /// The same plan with samples 2k and 2k + 1 of every batch on one rank, as mixing needs it: the parts of a full

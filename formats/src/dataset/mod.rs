@@ -165,8 +165,33 @@ impl DatasetReader {
         record::decode(key, value).map_err(|reason| self.damaged(index, reason))
     }
 
+    /// The label that the record of sample `index` has in its header. Its checksum is not looked at, so that the image is
+    /// not read from the disk: [`get`](DatasetReader::get) checks both.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`] and [`Error::DamagedSample`], as far as the header shows it.
+    pub fn label(&self, index: u64) -> Result<i64> {
+        let place = self.place(index)?;
+        let map = &self.dataset.inner.map;
+        map.get(place.start..place.start + place.len)
+            .ok_or_else(|| "its record lies beyond the file".to_owned())
+            .and_then(record::label)
+            .map_err(|reason| self.damaged(index, reason))
+    }
+
     /// The record of `index`, unchecked.
     fn value(&self, index: u64) -> Result<&[u8]> {
+        let place = self.place(index)?;
+        if place.own_pages {
+            self.fetch(index, place.start, place.len)?;
+        }
+        let map = &self.dataset.inner.map;
+        map.get(place.start..place.start + place.len)
+            .ok_or_else(|| self.damaged(index, "its record lies beyond the file".into()))
+    }
+
+    /// Where the record of `index` lies.
+    fn place(&self, index: u64) -> Result<btree::Place> {
         let Inner {
             meta,
             map,
@@ -180,14 +205,9 @@ impl DatasetReader {
                 samples: manifest.samples,
             });
         }
-        let place = btree::find(map, meta, index.to_be_bytes())
+        btree::find(map, meta, index.to_be_bytes())
             .map_err(|reason| self.damaged(index, reason))?
-            .ok_or_else(|| self.damaged(index, "its key is not in the tree".into()))?;
-        if place.own_pages {
-            self.fetch(index, place.start, place.len)?;
-        }
-        map.get(place.start..place.start + place.len)
-            .ok_or_else(|| self.damaged(index, "its record lies beyond the file".into()))
+            .ok_or_else(|| self.damaged(index, "its key is not in the tree".into()))
     }
 
     /// Brings the pages of a record into memory in one request. It saves a page fault, and on a cold disk a

@@ -139,11 +139,8 @@ pub(crate) fn decode(key: [u8; 8], value: &[u8]) -> Result<Sample<'_>, String> {
             payload.len()
         ));
     }
-    let label = (0..8).fold(0, |value, byte| {
-        value | i64::from(header[8 + byte]) << (8 * byte)
-    });
     let sample = Sample {
-        label,
+        label: label_in(header),
         encoding,
         width: u32_at(header, 16),
         height: u32_at(header, 20),
@@ -151,6 +148,23 @@ pub(crate) fn decode(key: [u8; 8], value: &[u8]) -> Result<Sample<'_>, String> {
     };
     sample.check()?;
     Ok(sample)
+}
+
+/// The label in the header of the record `value`, without its checksum.
+///
+/// # Errors
+/// Says what is wrong, as [`decode`] does.
+pub(crate) fn label(value: &[u8]) -> Result<i64, String> {
+    match value.first_chunk::<HEADER_BYTES>() {
+        Some(header) if header[..4] == MAGIC && header[4] == VERSION => Ok(label_in(header)),
+        _ => Err("its record has no header of this version".into()),
+    }
+}
+
+fn label_in(header: &[u8; HEADER_BYTES]) -> i64 {
+    (0..8).fold(0, |value, byte| {
+        value | i64::from(header[8 + byte]) << (8 * byte)
+    })
 }
 
 /// CRC32C over the key, the header before its checksum, and the payload.

@@ -156,7 +156,8 @@ impl EmbeddedLoader {
         };
         let info = stream.infos(slots).swap_remove(options.rank as usize);
         let next = stream.options().start;
-        let engine = Engine::new(stream.dataset, stream.pipeline, stream.plan, threads);
+        let engine = Engine::new(stream.dataset, stream.pipeline, stream.plan, threads)
+            .on_bad(stream.on_bad)?;
         Ok(EmbeddedLoader {
             info,
             pool: Pool::new(shape, slots)?,

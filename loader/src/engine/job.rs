@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::slot::BatchSlot;
 use crate::error::{Error, Result};
-use crate::order::EpochOrder;
 use crate::plan::BatchPart;
+use crate::selection::EpochSamples;
 
 /// A batch between the moment its slot is acquired and the moment it is published.
 ///
@@ -15,7 +15,7 @@ use crate::plan::BatchPart;
 /// complete.
 pub(super) struct Job<S> {
     part: BatchPart,
-    order: EpochOrder,
+    order: EpochSamples,
     images: *mut u8,
     labels: *mut i64,
     indices: *mut u64,
@@ -62,7 +62,7 @@ impl<S: BatchSlot> Job<S> {
     /// [`Error::SlotTooSmall`] when the batch does not fit.
     pub(super) fn new(
         part: BatchPart,
-        order: EpochOrder,
+        order: EpochSamples,
         mut slot: S,
         sample_bytes: usize,
         mixes: bool,
@@ -231,6 +231,7 @@ impl<S> Claim<'_, S> {
 mod tests {
     use super::*;
     use crate::engine::slot::{BatchSink, MemoryBatch, MemorySink};
+    use crate::order::EpochOrder;
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
@@ -248,7 +249,7 @@ mod tests {
             last_of_epoch: true,
             last_of_run: true,
         };
-        Job::new(part, EpochOrder::new(0, 0, 100), slot, 3, true)
+        Job::new(part, EpochOrder::new(0, 0, 100).into(), slot, 3, true)
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! can make it; several batches are under way at once, one for each free slot. What a sample looks like never depends
 //! on which worker makes it.
 
+mod bad;
 #[allow(unsafe_code, reason = "several workers fill one batch")]
 mod job;
 mod queue;
@@ -24,15 +25,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ddas_formats::Dataset;
 use ddas_runtime::Pipeline;
 
+pub use bad::{BadBudget, OnBad, Substitutes};
 pub use slot::{BatchSink, BatchSlot, MemoryBatch, MemorySink, MemorySlot, MixingRoom};
 pub use stats::{EpochReport, Limit, Progress, StageTotals};
 
 use crate::check::panic_message;
 use crate::error::{Error, Result};
 use crate::plan::{PlanError, Position, RunPlan};
+use crate::sources::Sources;
+use bad::BadSamples;
 use job::Job;
 use queue::{JobQueue, Lane};
 use stats::Statistics;
@@ -72,29 +75,45 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Engine {
-    dataset: Dataset,
+    dataset: Sources,
     pipeline: Pipeline,
     plan: RunPlan,
     threads: usize,
     /// The ranks whose batches are made here.
     ranks: Range<u32>,
     statistics: Statistics,
+    bad: BadSamples,
     abandoned: AtomicBool,
 }
 
 impl Engine {
     /// An engine with `threads` workers (at least one).
-    pub fn new(dataset: Dataset, pipeline: Pipeline, plan: RunPlan, threads: usize) -> Engine {
+    pub fn new(
+        dataset: impl Into<Sources>,
+        pipeline: Pipeline,
+        plan: RunPlan,
+        threads: usize,
+    ) -> Engine {
         let threads = threads.max(1);
         Engine {
             ranks: 0..plan.options().world_size,
-            dataset,
+            dataset: dataset.into(),
             pipeline,
             plan,
             threads,
             statistics: Statistics::new(threads),
+            bad: BadSamples::default(),
             abandoned: AtomicBool::new(false),
         }
+    }
+
+    /// Says what becomes of samples that cannot be read or decoded; without this the run fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the log of bad samples cannot be opened.
+    pub fn on_bad(mut self, on_bad: OnBad) -> Result<Engine> {
+        self.bad = BadSamples::new(on_bad, self.dataset.len())?;
+        Ok(self)
     }
 
     /// Makes the batches of `rank` alone: [`Engine::run`] then takes one sink.
@@ -128,7 +147,12 @@ impl Engine {
 
     /// How far the run is; callable from any thread.
     pub fn progress(&self) -> Progress {
-        self.statistics.progress(self.ranks.len() as u32)
+        let (bad_samples, substituted) = self.bad.counts();
+        Progress {
+            bad_samples,
+            substituted,
+            ..self.statistics.progress(self.ranks.len() as u32)
+        }
     }
 
     /// The plan it follows.
@@ -286,7 +310,7 @@ impl<S: BatchSlot> Run<'_, S> {
             };
             let job = Arc::new(Job::new(
                 part,
-                order,
+                order.clone(),
                 slot,
                 self.engine.pipeline.sample_bytes(),
                 self.engine.pipeline.mix().is_some(),

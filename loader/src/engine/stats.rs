@@ -213,6 +213,10 @@ pub struct Progress {
     pub batches: u64,
     /// Samples handed over since the start, all ranks together.
     pub samples: u64,
+    /// Different samples that could not be read or decoded.
+    pub bad_samples: u64,
+    /// Times that another sample took the place of one of them.
+    pub substituted: u64,
     /// What the run took so far.
     pub total: EpochReport,
 }
@@ -346,6 +350,8 @@ impl Statistics {
                 step: state.newest.map(|newest| newest.1),
                 batches: totals.batches,
                 samples: totals.samples,
+                bad_samples: 0,
+                substituted: 0,
                 total: EpochReport::new(
                     state.newest.map_or(0, |newest| newest.0),
                     steps,

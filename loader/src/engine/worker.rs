@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ddas_formats::DatasetReader;
 use ddas_runtime::{Blend, Pipeline, PipelineScratch};
 
 use super::job::Claim;
@@ -14,6 +13,7 @@ use super::{HEARTBEAT, Run};
 use crate::check::panic_message;
 use crate::error::{Error, Result};
 use crate::plan::{BatchPart, Position};
+use crate::sources::SourcesReader;
 
 /// Works until no batch is left or the run has failed.
 pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
@@ -61,7 +61,7 @@ fn claim_size(samples: usize, threads: usize, pairs: bool) -> usize {
 /// Makes the samples of a claim; whether the batch is complete with them.
 fn fill<S: BatchSlot>(
     run: &Run<'_, S>,
-    reader: &DatasetReader,
+    reader: &SourcesReader,
     scratch: &mut PipelineScratch,
     part: &BatchPart,
     mut claim: Claim<'_, S>,
@@ -69,7 +69,6 @@ fn fill<S: BatchSlot>(
     let mut stages = StageTotals::default();
     for i in claim.range() {
         let index = claim.index(i);
-        let dataset = || run.engine.dataset.path().to_owned();
         let at = Position {
             epoch: part.epoch,
             step: part.step,
@@ -78,30 +77,25 @@ fn fill<S: BatchSlot>(
         let made = catch_unwind(AssertUnwindSafe(|| {
             fill_one(run, reader, scratch, part.epoch, index, &mut claim, i)
         }));
-        match made {
-            Ok(Ok(times)) => {
-                stages.add(&times);
-                // Claims and parts begin at even places: the second of a pair is the odd one.
-                if i % 2 == 1 {
-                    stages.write += mix_pair(&run.engine.pipeline, part, &mut claim, i - 1);
-                }
-            }
-            Ok(Err(source)) => {
-                return Err(Error::Sample {
-                    dataset: dataset(),
-                    index,
-                    at,
-                    source,
-                });
-            }
+        let times = match made {
+            Ok(Ok(times)) => times,
+            Ok(Err(cause)) => run.engine.replace(at, index, cause, &mut |other| {
+                fill_one(run, reader, scratch, part.epoch, other, &mut claim, i)
+            })?,
             Err(panic) => {
+                let (dataset, index) = run.engine.dataset.locate(index);
                 return Err(Error::WorkerPanicked {
-                    dataset: dataset(),
+                    dataset: dataset.path().to_owned(),
                     index,
                     at,
                     message: panic_message(&*panic),
                 });
             }
+        };
+        stages.add(&times);
+        // Claims and parts begin at even places: the second of a pair is the odd one.
+        if i % 2 == 1 {
+            stages.write += mix_pair(&run.engine.pipeline, part, &mut claim, i - 1);
         }
     }
     Ok((stages, claim.finish()))
@@ -136,7 +130,7 @@ fn mix_pair<S: BatchSlot>(
 
 fn fill_one<S: BatchSlot>(
     run: &Run<'_, S>,
-    reader: &DatasetReader,
+    reader: &SourcesReader,
     scratch: &mut PipelineScratch,
     epoch: u32,
     index: u64,

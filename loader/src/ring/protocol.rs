@@ -35,12 +35,14 @@ pub struct StreamInfo {
     pub protocol: u32,
     /// Process number of the daemon; [`RingServer::start`](super::RingServer::start) fills it in.
     pub daemon_pid: u32,
-    /// The dataset, as named to the daemon.
+    /// The dataset, as named to the daemon; of several, or of a part of one, a description with the numbers of their first
+    /// samples.
     pub dataset: String,
-    /// Content hash of the dataset, hexadecimal; may be empty.
+    /// Content hash of the dataset, hexadecimal; may be empty. Of several datasets or a part of one, it covers all that decides
+    /// which samples come.
     #[serde(default)]
     pub dataset_hash: String,
-    /// Samples of the dataset.
+    /// Samples of the dataset, or of all: indices are below this.
     pub samples: u64,
     /// Number of classes.
     pub classes: u32,

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, value_parser};
 use ddas_loader::{
-    BatchPart, DaemonOptions, Engine, EpochReport, Limit, MemoryBatch, MemorySink, Position,
-    Stream, StreamOptions,
+    BatchPart, DaemonOptions, Engine, EpochReport, Limit, MemoryBatch, MemorySink, Position, Stream,
 };
 use serde::Serialize;
 
 use crate::options::{Batches, Last, StreamArguments, default_threads};
 use crate::progress::Meter;
 use crate::report;
+use crate::samples::StreamToOpen;
 
 /// Measures how fast this machine makes batches, what each stage costs, and which stage is the limit.
 #[derive(Args)]
@@ -73,7 +73,7 @@ struct Stage {
 }
 
 impl Arguments {
-    fn resolve(self) -> anyhow::Result<(StreamOptions, Measurement)> {
+    fn resolve(self) -> anyhow::Result<(StreamToOpen, Measurement)> {
         let measurement = Measurement {
             threads: self
                 .threads
@@ -102,7 +102,7 @@ struct Measurement {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (options, measurement) = arguments.resolve()?;
-    let stream = Stream::open(options)?;
+    let stream = options.open()?;
     let measured = measure(stream, &measurement)?;
     if measurement.json {
         report::print_json(&measured)
@@ -135,7 +135,8 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
         stream.pipeline,
         stream.plan,
         measurement.threads,
-    );
+    )
+    .on_bad(stream.on_bad)?;
     let progress = engine.run(vec![sink], &stop, &|_: &EpochReport| ())?;
     let total = &progress.total;
     let stage = |stage, seconds: f64| Stage {

@@ -13,6 +13,7 @@ mod preview;
 mod progress;
 mod recipe;
 mod report;
+mod samples;
 mod serve;
 mod status;
 mod verify;

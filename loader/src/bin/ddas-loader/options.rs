@@ -8,6 +8,7 @@ use ddas_loader::{LastBatch, Position, StreamOptions, check_recipe_name, check_w
 use ddas_runtime::{Dtype, Layout, OutputFormat};
 
 use crate::report::Usage;
+use crate::samples::{SampleArguments, StreamToOpen};
 
 /// Which samples come, in which form.
 #[derive(Args)]
@@ -35,6 +36,9 @@ pub(crate) struct StreamArguments {
     /// Order of the axes of a sample: nchw or nhwc.
     #[arg(long, default_value = "nchw")]
     pub(crate) layout: Layout,
+
+    #[command(flatten)]
+    samples: SampleArguments,
 }
 
 /// The name or file of a recipe, for flags. Files are read later: a bad one is no wrong usage.
@@ -64,10 +68,11 @@ pub(crate) struct Batches {
 
 impl StreamArguments {
     /// Checks the flags against one another.
-    pub(crate) fn resolve(self, batches: Batches) -> anyhow::Result<StreamOptions> {
+    pub(crate) fn resolve(self, batches: Batches) -> anyhow::Result<StreamToOpen> {
         check_world_size(batches.batch_size, batches.world_size)
             .map_err(|error| Usage(error.to_string()))?;
-        Ok(StreamOptions {
+        let (samples, on_bad) = self.samples.resolve()?;
+        let options = StreamOptions {
             dataset: self.dataset,
             recipe: self.recipe,
             policy: self.policy,
@@ -84,6 +89,11 @@ impl StreamArguments {
                 Last::Drop => LastBatch::Drop,
             },
             start: batches.start,
+        };
+        Ok(StreamToOpen {
+            options,
+            samples,
+            on_bad,
         })
     }
 }

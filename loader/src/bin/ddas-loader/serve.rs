@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, value_parser};
-use ddas_loader::{Daemon, DaemonOptions, EpochReport, Position, Stream, StreamOptions};
+use ddas_loader::{Daemon, DaemonOptions, EpochReport, Position, Stream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::options::{Batches, Last, StreamArguments, default_threads};
 use crate::progress::Meter;
 use crate::report;
+use crate::samples::StreamToOpen;
 
 /// Serves augmented batches of a dataset to trainers in other processes.
 ///
@@ -90,7 +91,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Arguments {
-    fn resolve(self) -> anyhow::Result<(StreamOptions, DaemonOptions)> {
+    fn resolve(self) -> anyhow::Result<(StreamToOpen, DaemonOptions)> {
         let daemon = DaemonOptions {
             name: self.name,
             threads: self
@@ -115,7 +116,7 @@ impl Arguments {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (stream, options) = arguments.resolve()?;
     let stop = stop_on_signals()?;
-    let stream = Stream::open(stream)?;
+    let stream = stream.open()?;
     let description = describe(&stream, &options);
     let total = stream.plan.batches_per_rank() * u64::from(stream.options().world_size);
     let daemon = Daemon::start(stream, &options)?;
@@ -156,9 +157,17 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         "done"
     };
     report::tell(&format!(
-        "{why}: {} batches, {} images",
-        progress.batches, progress.samples
+        "{why}: {}, {}",
+        report::counted(progress.batches, "batch", "batches"),
+        report::counted(progress.samples, "image", "images"),
     ));
+    if progress.bad_samples > 0 {
+        report::tell(&format!(
+            "{} bad; another came in the place of one {}",
+            report::counted(progress.bad_samples, "sample was", "samples were"),
+            report::counted(progress.substituted, "time", "times"),
+        ));
+    }
     Ok(())
 }
 
@@ -193,8 +202,12 @@ fn ignored(status: &str, signal: i32) -> bool {
 /// One line about a stream, completed by what its daemon knows.
 fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) -> String + use<> {
     let plan = stream.plan.options();
+    let what = match stream.samples().to_string() {
+        text if text.is_empty() && stream.samples().more.is_empty() => String::new(),
+        _ => format!("{}; ", stream.description()),
+    };
     let about = format!(
-        "{} threads, seed {}, {}, {} steps per epoch, epochs {} to {}",
+        "{what}{} threads, seed {}, {}, {} steps per epoch, epochs {} to {}",
         options.threads,
         plan.seed,
         stream.policy_digest().map_or_else(
