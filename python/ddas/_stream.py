@@ -25,7 +25,13 @@ BatchesT = TypeVar("BatchesT", bound="Batches")
 
 
 def connect(
-    name: str, rank: int | None = None, timeout: float | None = 60.0, wait: float = 2.0, *, environment: bool = True
+    name: str,
+    rank: int | None = None,
+    timeout: float | None = 60.0,
+    wait: float = 2.0,
+    *,
+    start: Literal["current", "next-epoch"] = "current",
+    environment: bool = True,
 ) -> Stream:
     """Joins the stream that a daemon serves under `name`.
 
@@ -39,10 +45,15 @@ def connect(
     started yet; 0 expects it to run now. All waiting releases the GIL and can be
     interrupted by Ctrl-C.
 
+    `start` is where to begin in a stream under way: at its "current" batch (the
+    oldest that is not lost), or at the first whole epoch from there on,
+    "next-epoch". Whoever waits for that holds nobody back, and is `Refused` when
+    there is no further epoch.
+
     Raises `NoSuchDaemon`, `Refused`, `VersionMismatch`, `DaemonDied` or `TimedOut`.
     """
     check_timeout(timeout)
-    return Stream(_ddas.Consumer(name, _rank_in(name, rank, wait, environment), wait), timeout)
+    return Stream(_ddas.Consumer(name, _rank_in(name, rank, wait, environment), wait, start), timeout)
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -133,6 +144,8 @@ class StreamInfo:
     """Version of the shared-memory protocol."""
     dataset_hash: str
     """Content hash of the dataset, hexadecimal; empty if the daemon does not know it."""
+    mixes: bool
+    """Whether batches are mixed (MixUp, CutMix): `Batch.mixed_labels` and `Batch.weights` are there."""
 
     @classmethod
     def from_json(cls, text: str) -> StreamInfo:
@@ -191,7 +204,23 @@ class Batch:
 
         return numpy.frombuffer(memoryview(self._lease.indices()), numpy.uint64)
 
-    def array(self, name: Literal["images", "labels", "indices"]) -> _ddas.Array:
+    @property
+    def mixed_labels(self) -> NDArray[numpy.int64] | None:
+        """The class of each sample's partner, its own where it was not mixed; None in a stream that does not mix."""
+        import numpy
+
+        labels = self._lease.mixed_labels()
+        return None if labels is None else numpy.frombuffer(memoryview(labels), numpy.int64)
+
+    @property
+    def weights(self) -> NDArray[numpy.float32] | None:
+        """The share of `labels` in each sample, 0 to 1, the rest being `mixed_labels`; None in a stream that does not mix."""
+        import numpy
+
+        weights = self._lease.weights()
+        return None if weights is None else numpy.frombuffer(memoryview(weights), numpy.float32)
+
+    def array(self, name: Literal["images", "labels", "indices", "mixed_labels", "weights"]) -> _ddas.Array:
         """One of the arrays for whoever speaks DLPack or the buffer protocol, without copying.
 
             torch.from_dlpack(batch.array("images"))         # bf16 too
@@ -202,9 +231,11 @@ class Batch:
         read-only since version 1.0, and not every consumer heeds it: **never** change a tensor made from a daemon's
         batch in place, for that ends the process with SIGSEGV. `Array.__dlpack__(copy=True)` copies.
         """
-        if name not in ("images", "labels", "indices"):
-            raise ValueError(f'`name` must be "images", "labels" or "indices", got {name!r}')
-        array: _ddas.Array = getattr(self._lease, name)()
+        if name not in ("images", "labels", "indices", "mixed_labels", "weights"):
+            raise ValueError(f'`name` must be "images", "labels", "indices", "mixed_labels" or "weights", got {name!r}')
+        array: _ddas.Array | None = getattr(self._lease, name)()
+        if array is None:
+            raise ValueError(f"there are no {name}: recipe {self._info.recipe} does not mix batches")
         return array
 
     @property
@@ -225,13 +256,21 @@ class Batch:
     def is_last_of_epoch(self) -> bool:
         return self._lease.step + 1 == self._info.steps_per_epoch
 
-    def copy_into(self, images: WriteableBuffer | NDArray[numpy.uint8], labels: WriteableBuffer | NDArray[numpy.uint8]) -> None:
+    def copy_into(
+        self,
+        images: WriteableBuffer | NDArray[numpy.uint8],
+        labels: WriteableBuffer | NDArray[numpy.uint8],
+        mixed_labels: WriteableBuffer | NDArray[numpy.uint8] | None = None,
+        weights: WriteableBuffer | NDArray[numpy.uint8] | None = None,
+    ) -> None:
         """Copies images and labels into writable, contiguous byte buffers of exactly their sizes.
+
+        Those of a mixed stream's other two arrays may be given, too.
 
         The GIL is released while copying. Raises `Evicted` if the daemon has
         taken the slot back meanwhile.
         """
-        self._lease.copy_into(images, labels)
+        self._lease.copy_into(images, labels, mixed_labels, weights)
 
     def validate(self) -> None:
         """Raises `Evicted` if the daemon has taken the slot back, so that what was read may be torn.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Literal, Mapping
 
 import torch
 
@@ -23,7 +23,7 @@ from ddas._loader import Loader
 from ddas._state import place_in, state_of
 from ddas._stream import Batch, Batches, Position, StreamInfo, connect
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "soft_targets"]
 
 _DTYPES = {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -49,7 +49,11 @@ class DataLoader:
 
     Each item is `(images, targets)`: images of shape (samples, *info.shape) in
     the stream's dtype and layout, targets of dtype int64. The last batch of an
-    epoch may be short. An NHWC stream's `images.permute(0, 3, 1, 2)` is a
+    epoch may be short. Where the recipe mixes batches (MixUp, CutMix), targets
+    are `(labels, mixed_labels, weights)`, and the loss of a sample is
+    `weight * loss(label) + (1 - weight) * loss(mixed_label)`; `targets="soft"`
+    makes them one float tensor of shape (samples, info.classes) for
+    `torch.nn.functional.cross_entropy`, mixed or not. An NHWC stream's `images.permute(0, 3, 1, 2)` is a
     channels-last tensor without copying.
 
     Tensors are copies in ordinary memory (pinned with `pin_memory`), made with
@@ -68,6 +72,8 @@ class DataLoader:
     - `copy=False`: tensors are the slots themselves, given back when the last tensor made from one is gone. At most
       `slots` batches can be alive then. Tensors of a `Loader` may be changed in place, those of a daemon **never**.
     - `environment=False`: no launcher is asked for the rank.
+    - `targets`: "labels" or "soft", see above.
+    - `start`: for a daemon, "current" or "next-epoch" as in `ddas.connect`; for a dataset, epoch and step.
 
     Leaving a `for` loop early is allowed: the next loop starts with the next
     epoch. (A daemon's batches in between are read and dropped.)
@@ -84,8 +90,13 @@ class DataLoader:
         *,
         copy: bool = True,
         environment: bool = True,
+        targets: Literal["labels", "soft"] = "labels",
+        start: Literal["current", "next-epoch"] | tuple[int, int] | None = None,
         **dataset: Any,
     ) -> None:
+        if targets not in ("labels", "soft"):
+            raise ValueError(f'`targets` must be "labels" or "soft", got {targets!r}')
+        self._soft = targets == "soft"
         self._device = None if device is None else torch.device(device)
         if pin_memory is None:
             pin_memory = copy and self._device is not None and self._device.type == "cuda"
@@ -95,7 +106,7 @@ class DataLoader:
             raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
         self._pin_memory = pin_memory
         self._copying = copy
-        self._stream = _open(source, rank, timeout, wait, environment, dataset)
+        self._stream = _open(source, rank, timeout, wait, environment, start, dataset)
         # The batch that comes next; until a daemon's first one has come, what its start lets expect.
         self._next = self._stream.next_position
         self._epoch = self._next.epoch
@@ -188,11 +199,11 @@ class DataLoader:
         self._held = None
         self._stream.close()
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
         self._loops += 1
         return self._one_epoch(self._loops)
 
-    def _one_epoch(self, loop: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _one_epoch(self, loop: int) -> Iterator[tuple[torch.Tensor, Any]]:
         batch = self._first_batch()
         while True:
             images, targets = self._tensors(batch)
@@ -239,23 +250,45 @@ class DataLoader:
             raise StreamFinished(f"all {self.epochs} epochs have been delivered; there is no further one")
         return batch
 
-    def _tensors(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._copying:
-            images, targets = self._copies(batch)
-        else:
-            images, targets = torch.from_dlpack(batch.array("images")), torch.from_dlpack(batch.array("labels"))
+    def _tensors(self, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """Images and targets, where the trainer wants them."""
+        tensors = self._copies(batch) if self._copying else self._views(batch)
         if self._device is not None:
-            images = images.to(self._device, non_blocking=self._pin_memory)
-            targets = targets.to(self._device, non_blocking=self._pin_memory)
-        return images, targets
+            tensors = [tensor.to(self._device, non_blocking=self._pin_memory) for tensor in tensors]
+        images, *targets = tensors
+        if self._soft:
+            return images, soft_targets(self.info.classes, *targets)
+        return images, tuple(targets) if self.info.mixes else targets[0]
 
-    def _copies(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _views(self, batch: Batch) -> list[torch.Tensor]:
+        arrays = [batch.array("images"), batch.array("labels")]
+        if self.info.mixes:
+            arrays += [batch.array("mixed_labels"), batch.array("weights")]
+        return [torch.from_dlpack(array) for array in arrays]
+
+    def _copies(self, batch: Batch) -> list[torch.Tensor]:
         info = self.info
         samples = len(batch)
-        images = torch.empty((samples, *info.shape), dtype=_DTYPES[info.dtype], pin_memory=self._pin_memory)
-        targets = torch.empty(samples, dtype=torch.int64, pin_memory=self._pin_memory)
-        batch.copy_into(images.view(-1).view(torch.uint8).numpy(), targets.view(torch.uint8).numpy())
-        return images, targets
+        kinds: list[tuple[tuple[int, ...], torch.dtype]] = [((samples, *info.shape), _DTYPES[info.dtype]), ((samples,), torch.int64)]
+        if info.mixes:
+            kinds += [((samples,), torch.int64), ((samples,), torch.float32)]
+        tensors = [torch.empty(shape, dtype=dtype, pin_memory=self._pin_memory) for shape, dtype in kinds]
+        batch.copy_into(*(tensor.view(-1).view(torch.uint8).numpy() for tensor in tensors))
+        return tensors
+
+
+def soft_targets(
+    classes: int, labels: torch.Tensor, mixed_labels: torch.Tensor | None = None, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Labels as shares of each class: a float tensor of shape (samples, classes), each row of sum 1.
+
+    With `mixed_labels` and `weights` of a mixed batch, each sample has both of its classes.
+    """
+    soft = torch.zeros((len(labels), classes), dtype=torch.float32, device=labels.device)
+    if mixed_labels is None or weights is None:
+        return soft.scatter_(1, labels[:, None], 1.0)
+    soft.scatter_add_(1, labels[:, None], weights[:, None])
+    return soft.scatter_add_(1, mixed_labels[:, None], 1.0 - weights[:, None])
 
 
 def _open(
@@ -264,20 +297,23 @@ def _open(
     timeout: float | None,
     wait: float,
     environment: bool,
+    start: Any,
     dataset: dict[str, Any],
 ) -> Batches:
     if isinstance(source, Batches):
-        given = [*(["rank"] if rank is not None else []), *dataset]
+        given = [*(["rank"] if rank is not None else []), *(["start"] if start is not None else []), *dataset]
         if given:
             raise ValueError(f"`{given[0]}` belongs to the {type(source).__name__} that was given: set it there")
         return source
     for name in dataset.keys() & _ELSEWHERE.keys():
         raise TypeError(f"`{name}` is an argument of torch's DataLoader; here it is {_ELSEWHERE[name]}")
     if dataset:
+        if start is not None:
+            dataset["start"] = start
         return Loader(source, rank=rank, timeout=timeout, environment=environment, **dataset)
     if not isinstance(source, str):
         raise ValueError("a dataset needs at least `recipe`, `epochs` and `batch_size`; without them, give a daemon's name")
-    return connect(source, rank, timeout, wait, environment=environment)
+    return connect(source, rank, timeout, wait, start=start or "current", environment=environment)
 
 
 def _mismatch(expected: int, delivered: int) -> str:

@@ -17,6 +17,10 @@ pub(crate) enum Part {
     Images,
     Labels,
     Indices,
+    /// Of mixed batches only.
+    MixedLabels,
+    /// Of mixed batches only.
+    Weights,
 }
 
 /// Where the batch comes from.
@@ -35,6 +39,7 @@ pub(crate) struct Bytes {
 }
 
 impl Batch {
+    /// Where `part` lies; nothing for a part that the stream's batches do not have.
     fn bytes(&self, part: Part) -> Bytes {
         fn of<T>(start: *mut T, length: usize) -> Bytes {
             Bytes {
@@ -47,11 +52,27 @@ impl Batch {
                 Part::Images => of(batch.images().as_ptr().cast_mut(), batch.images().len()),
                 Part::Labels => of(batch.labels().as_ptr().cast_mut(), batch.samples()),
                 Part::Indices => of(batch.indices().as_ptr().cast_mut(), batch.samples()),
+                Part::MixedLabels => {
+                    let labels = batch.mixed_labels().unwrap_or_default();
+                    of(labels.as_ptr().cast_mut(), labels.len())
+                }
+                Part::Weights => {
+                    let weights = batch.weights().unwrap_or_default();
+                    of(weights.as_ptr().cast_mut(), weights.len())
+                }
             },
             Batch::Embedded(batch) => match part {
                 Part::Images => of(batch.images_ptr(), batch.image_bytes()),
                 Part::Labels => of(batch.labels_ptr(), batch.samples()),
                 Part::Indices => of(batch.indices_ptr(), batch.samples()),
+                Part::MixedLabels => match batch.mixing_ptrs() {
+                    Some((labels, _)) => of(labels, batch.samples()),
+                    None => of(std::ptr::dangling_mut::<i64>(), 0),
+                },
+                Part::Weights => match batch.mixing_ptrs() {
+                    Some((_, weights)) => of(weights, batch.samples()),
+                    None => of(std::ptr::dangling_mut::<f32>(), 0),
+                },
             },
         }
     }
@@ -63,6 +84,7 @@ pub(crate) struct Lent {
     /// Buffers and capsules handed out and not yet returned.
     exports: AtomicUsize,
     writable: bool,
+    mixes: bool,
     samples: usize,
     shape: [usize; 3],
     element: Element,
@@ -87,7 +109,13 @@ impl Lent {
             }
             Part::Labels => (Element::I64, vec![self.samples]),
             Part::Indices => (Element::U64, vec![self.samples]),
+            Part::MixedLabels => (Element::I64, vec![self.mixing_samples()]),
+            Part::Weights => (Element::F32, vec![self.mixing_samples()]),
         }
+    }
+
+    fn mixing_samples(&self) -> usize {
+        if self.mixes { self.samples } else { 0 }
     }
 
     /// Where the bytes of `part` lie; they stay there and lent until the matching [`Lent::unexport`].
@@ -180,6 +208,7 @@ impl Lease {
                 writable: matches!(batch, Batch::Embedded(_)),
                 batch: Mutex::new(Some(batch)),
                 exports: AtomicUsize::new(0),
+                mixes: info.mixes,
                 samples,
                 shape: info.shape,
                 element,
@@ -209,15 +238,39 @@ impl Lease {
         Array::new(Arc::clone(&self.lent), Part::Indices)
     }
 
-    /// Copies images and labels into writable buffers of exactly their sizes, with the GIL released.
+    /// The labels of the samples' partners; None in a stream that does not mix.
+    fn mixed_labels(&self) -> Option<Array> {
+        let mixes = self.lent.mixes;
+        mixes.then(|| Array::new(Arc::clone(&self.lent), Part::MixedLabels))
+    }
+
+    /// The share of each sample's own label; None in a stream that does not mix.
+    fn weights(&self) -> Option<Array> {
+        let mixes = self.lent.mixes;
+        mixes.then(|| Array::new(Arc::clone(&self.lent), Part::Weights))
+    }
+
+    /// Copies the arrays into writable buffers of exactly their sizes, with the GIL released.
+    #[pyo3(signature = (images, labels, mixed_labels = None, weights = None))]
     fn copy_into(
         &self,
         py: Python<'_>,
         images: PyBuffer<u8>,
         labels: PyBuffer<u8>,
+        mixed_labels: Option<PyBuffer<u8>>,
+        weights: Option<PyBuffer<u8>>,
     ) -> PyResult<()> {
-        copy_out(py, &self.lent, Part::Images, &images)?;
-        copy_out(py, &self.lent, Part::Labels, &labels)?;
+        let parts = [
+            (Part::Images, Some(images)),
+            (Part::Labels, Some(labels)),
+            (Part::MixedLabels, mixed_labels),
+            (Part::Weights, weights),
+        ];
+        for (part, target) in parts {
+            if let Some(target) = target {
+                copy_out(py, &self.lent, part, &target)?;
+            }
+        }
         self.validate()
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ddas_loader::ring;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -31,16 +32,26 @@ pub(crate) struct Consumer {
 
 #[pymethods]
 impl Consumer {
-    /// Joins the stream `name` as a consumer of `rank`.
+    /// Joins the stream `name` as a consumer of `rank`, at its current batch or at its `next-epoch`.
     ///
     /// Looks `wait` seconds for a daemon that has not started yet, with the GIL released and
     /// Python's signal handlers running at least every 100 ms.
     #[new]
-    #[pyo3(signature = (name, rank, wait))]
-    fn new(py: Python<'_>, name: String, rank: u32, wait: f64) -> PyResult<Self> {
+    #[pyo3(signature = (name, rank, wait, start = "current"))]
+    fn new(py: Python<'_>, name: String, rank: u32, wait: f64, start: &str) -> PyResult<Self> {
+        let start = match start {
+            "current" => ring::StartFrom::Current,
+            "next-epoch" => ring::StartFrom::NextEpoch,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "`start` must be \"current\" or \"next-epoch\", got {other:?}"
+                )));
+            }
+        };
         let consumer = once_it_runs(py, wait, || {
             let options = ring::ConnectOptions {
                 rank,
+                start,
                 ..ring::ConnectOptions::default()
             };
             ring::Consumer::connect(&name, options)
@@ -66,24 +77,35 @@ impl Consumer {
     /// Waits for the next batch with the GIL released; None when the stream has ended.
     ///
     /// `timeout` in seconds; None waits as long as the daemon lives. Signal
-    /// handlers run at least every 100 ms.
+    /// handlers run at least every 100 ms. While others get the batches before
+    /// this consumer's first, the time begins anew with each.
     #[pyo3(signature = (timeout))]
     fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Lease>> {
         let timeout = timeout
             .map(|seconds| duration("timeout", seconds))
             .transpose()?;
-        let received = wait(py, timeout, |slice| {
-            self.check_process()?;
-            let received = py.detach(|| self.lock().as_mut().map(|open| open.receive(slice)));
-            match received {
-                None => Err(errors::StreamClosed::new_err(
-                    "the stream is closed; call ddas.connect again",
-                )),
-                Some(Ok(batch)) => Ok(Look::Found(batch)),
-                Some(Err(ring::Error::TimedOut { .. })) => Ok(Look::Nothing),
-                Some(Err(error)) => Err(errors::ring(error)),
+        self.check_process()?;
+        let ahead_now = || self.lock().as_ref().map_or(0, ring::Consumer::ahead);
+        let mut ahead = ahead_now();
+        let received = loop {
+            let received = wait(py, timeout, |slice| {
+                self.check_process()?;
+                let received = py.detach(|| self.lock().as_mut().map(|open| open.receive(slice)));
+                match received {
+                    None => Err(errors::StreamClosed::new_err(
+                        "the stream is closed; call ddas.connect again",
+                    )),
+                    Some(Ok(batch)) => Ok(Look::Found(batch)),
+                    Some(Err(ring::Error::TimedOut { .. })) => Ok(Look::Nothing),
+                    Some(Err(error)) => Err(errors::ring(error)),
+                }
+            })?;
+            let now = ahead_now();
+            if received.is_some() || now == 0 || now >= ahead {
+                break received;
             }
-        })?;
+            ahead = now;
+        };
         match received {
             Some(Some(batch)) => Lease::new(Batch::Ring(batch), &self.stream).map(Some),
             Some(None) => Ok(None),

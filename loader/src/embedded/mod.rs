@@ -424,6 +424,11 @@ impl EmbeddedBatch {
         self.lent.labels_ptr()
     }
 
+    /// Where partners' labels and weights lie, as [`EmbeddedBatch::images_ptr`]; `None` in a stream that does not mix.
+    pub fn mixing_ptrs(&self) -> Option<(*mut i64, *mut f32)> {
+        self.lent.mixing_ptrs()
+    }
+
     /// Where the samples' numbers lie, as [`EmbeddedBatch::images_ptr`].
     pub fn indices_ptr(&self) -> *mut u64 {
         self.lent.indices_ptr()

@@ -389,6 +389,16 @@ impl Lent {
         self.pointer(self.pool.shape.indices_at()).cast()
     }
 
+    pub(super) fn mixing_ptrs(&self) -> Option<(*mut i64, *mut f32)> {
+        let shape = self.pool.shape;
+        shape.mixes.then(|| {
+            (
+                self.pointer(shape.mixed_labels_at()).cast(),
+                self.pointer(shape.weights_at()).cast(),
+            )
+        })
+    }
+
     pub(super) fn check_process(&self) -> std::result::Result<(), EmbeddedError> {
         self.pool.check_process()
     }
