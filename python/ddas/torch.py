@@ -264,7 +264,7 @@ class DataLoader:
         arrays = [batch.array("images"), batch.array("labels")]
         if self.info.mixes:
             arrays += [batch.array("mixed_labels"), batch.array("weights")]
-        return [torch.from_dlpack(array) for array in arrays]
+        return [torch.from_dlpack(array) for array in arrays]  # type: ignore[attr-defined, unused-ignore]
 
     def _copies(self, batch: Batch) -> list[torch.Tensor]:
         info = self.info
