@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
-from sklearn.datasets import load_sample_image
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -142,6 +141,8 @@ def _gradient(height: int, width: int) -> np.ndarray:
 
 def sample_images() -> dict[str, np.ndarray]:
     """Images on which implementations differ if they differ at all."""
+    from sklearn.datasets import load_sample_image  # here: workers of a DataLoader need not wait for it
+
     random = np.random.default_rng(7)
     images: dict[str, np.ndarray] = {}
     for height, width in [(32, 32), (33, 17), (17, 33), (64, 48), (5, 5), (4, 6), (3, 3), (2, 9), (1, 1), (1, 13), (13, 1)]:
