@@ -1,6 +1,7 @@
 //! Stored bytes to pixels. Strict: whatever a decoder merely warns about is an
 //! error, so that a damaged sample is reported and never trained on.
 
+mod baseline;
 #[expect(unsafe_code, reason = "libjpeg is a C library")]
 mod jpeg;
 mod png;
@@ -80,7 +81,8 @@ impl DecodeLimits {
 /// from call to call (one decoder per thread).
 ///
 /// - JPEG: bit-identical with Pillow (libjpeg-turbo's accurate integer DCT and
-///   smooth chroma upsampling): baseline and progressive, grey (replicated),
+///   smooth chroma upsampling), through a decoder of our own for plain files
+///   and libjpeg for all others: baseline and progressive, grey (replicated),
 ///   YCbCr, RGB, and CMYK/YCCK taken as Adobe's inverted form. Any warning of
 ///   libjpeg (premature end, corrupt data, stray bytes) is an error.
 /// - PNG: 1 to 16 bits, grey, palette, interlaced. Alpha is dropped, 16 bits
@@ -108,6 +110,8 @@ pub struct Decoder {
     limits: DecodeLimits,
     /// A few CMYK rows, or a PNG frame that is not 8-bit RGB.
     scratch: Vec<u8>,
+    /// Made with the first JPEG.
+    baseline: Option<Box<baseline::Baseline>>,
 }
 
 impl Decoder {
@@ -201,7 +205,13 @@ impl Decoder {
             max_scans: self.limits.max_scans,
         };
         match encoding {
-            Encoding::Jpeg => jpeg::decode(&request, region, &mut self.scratch, image),
+            Encoding::Jpeg => {
+                let baseline = self.baseline.get_or_insert_default();
+                match baseline.decode(&request, region, image) {
+                    Some(place) => Ok(place),
+                    None => jpeg::decode(&request, region, &mut self.scratch, image),
+                }
+            }
             Encoding::Png => {
                 png::decode(&request, &mut self.scratch, image)?;
                 Ok(region)

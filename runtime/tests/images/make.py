@@ -3,8 +3,12 @@
 Run with Pillow 13.0.0 (libjpeg-turbo 3.2.0) from any folder:
     python runtime/tests/images/make.py
 golden.txt: name, width, height, 64-bit FNV-1a of the RGB8 pixels row by row.
+plain.bin: small baseline JPEGs one after another, each after its length (4
+bytes, little-endian), its width and height (2 bytes each) and the checksum of
+its pixels (8 bytes).
 """
 
+import io
 import random
 import struct
 import zlib
@@ -148,6 +152,48 @@ def pngs():
     record("interlaced.png")
 
 
+def transposed_440(data):
+    """A 4:2:2 file with as many units, named 4:4:0: sides exchanged."""
+    at = data.index(b"\xff\xc0")
+    height, width, sampling = data[at + 5 : at + 7], data[at + 7 : at + 9], data[at + 11]
+    assert sampling == 0x21
+    return data[: at + 5] + width + height + data[at + 9 : at + 11] + b"\x12" + data[at + 12 :]
+
+
+def plain():
+    """Every sampling, odd sizes, partial units, restarts, qualities, tables of
+    their own, grey; flat, smooth and noisy."""
+    rng = random.Random(40)
+    files = []
+    for i in range(120):
+        width, height = rng.randint(1, 40), rng.randint(1, 40)
+        if i % 10 == 0:
+            width, height = rng.choice([8, 16, 17, 32]), rng.choice([1, 2, 8, 16, 33])
+        image = picture(width, height, 100 + i)
+        if i % 8 == 1:
+            image = Image.new("RGB", (width, height), (rng.randint(0, 255), 90, 200))
+        if i % 8 == 2:
+            image = Image.frombytes("RGB", (width, height), rng.randbytes(width * height * 3))
+        sampling = ("4:4:4", "4:2:2", "4:2:0", "4:2:0", "4:4:0", "grey")[i % 6]
+        options = {"quality": rng.choice([1, 20, 50, 75, 90, 95, 100]), "optimize": i % 3 == 0}
+        if i % 4 == 3:
+            options["restart_marker_blocks"] = rng.randint(1, 5)
+        if sampling == "grey":
+            image = image.convert("L")
+        else:
+            options["subsampling"] = "4:2:2" if sampling == "4:4:0" else sampling
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", **options)
+        data = buffer.getvalue()
+        if sampling == "4:4:0":
+            data = transposed_440(data)
+        with Image.open(io.BytesIO(data)) as decoded:
+            size, pixels = decoded.size, decoded.convert("RGB").tobytes()
+        files.append(struct.pack("<IHHQ", len(data), *size, fnv1a(pixels)) + data)
+    (FOLDER / "plain.bin").write_bytes(b"".join(files))
+
+
 jpegs()
 pngs()
+plain()
 (FOLDER / "golden.txt").write_text("\n".join(GOLDEN) + "\n")
