@@ -66,15 +66,8 @@ impl Pipeline {
                     rows,
                     value: Erase::Noise,
                 } => {
-                    let mut spare = None;
-                    let mut normal = || {
-                        spare.take().unwrap_or_else(|| {
-                            let (first, second) = normal_pair(&mut noise);
-                            spare = Some(second as f32);
-                            first as f32
-                        })
-                    };
-                    let pixel = || [normal(), normal(), normal()];
+                    let mut next = || self.normal.draw(&mut noise);
+                    let pixel = || [next(), next(), next()];
                     self.eraser.erase(out, columns, rows, pixel);
                 }
                 _ => {}

@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::kernels::Kernels;
 use crate::mix::Mix;
 use crate::output::{Eraser, Layout, Normalization, OutputFormat, Writer};
-use crate::recipe::{Action, Recipe};
+use crate::recipe::{Action, Normal, Recipe};
 use crate::resize::{Rect, Resizer};
 use crate::rng::{SampleRng, Stream};
 use crate::schedule::EpochSchedule;
@@ -52,6 +52,7 @@ pub struct Pipeline {
     output: OutputFormat,
     writer: Writer,
     eraser: Eraser,
+    normal: Normal,
     mix: Option<Mix>,
 }
 
@@ -148,6 +149,7 @@ impl Pipeline {
             output,
             writer: Writer::new(output, &normalization, size),
             eraser: Eraser::new(output, &normalization, size),
+            normal: Normal::new(),
             mix: recipe.mix().copied(),
             recipe,
         })

@@ -6,6 +6,7 @@
 
 use super::Recipe;
 use super::action::Action;
+use super::normal::normal_pair;
 use super::step::{Border, ColorJitter, Lighting, RandomErasing, ResizeTo, Step};
 use crate::output::Hole;
 use crate::resize::Rect;
@@ -235,15 +236,6 @@ fn erased(rng: &mut SampleRng, erasing: &RandomErasing, size: u32) -> Option<([u
         }
     }
     None
-}
-
-/// Two independent numbers of the standard normal distribution (Box and
-/// Muller).
-#[inline]
-pub(crate) fn normal_pair(rng: &mut SampleRng) -> (f64, f64) {
-    let radius = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
-    let (sine, cosine) = (std::f64::consts::TAU * rng.uniform()).sin_cos();
-    (radius * cosine, radius * sine)
 }
 
 /// The crop of torchvision's `RandomResizedCrop.get_params` in an image of

@@ -9,6 +9,7 @@ mod builtin;
 mod check;
 mod draw;
 mod fields;
+mod normal;
 mod read;
 mod step;
 mod write;
@@ -20,7 +21,7 @@ use crate::mix::Mix;
 use crate::output::Normalization;
 
 pub use action::Action;
-pub(crate) use draw::normal_pair;
+pub(crate) use normal::{Normal, normal_pair};
 pub use step::{Border, ColorJitter, Erase, Lighting, RandomErasing, ResizeTo, Step};
 
 /// The steps from a decoded sample to a delivered one.
