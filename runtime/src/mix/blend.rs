@@ -1,8 +1,5 @@
 //! Carrying a mixture out, in place, in every output format.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 use crate::cpu::for_each_cpu;
 use crate::output::{Dtype, Layout, OutputFormat};
 
@@ -59,7 +56,7 @@ impl Blend {
     /// Mixes two samples of `size` x `size` pixels in place.
     ///
     /// Sums in `f32` are torchvision's, bit for bit: `weight * a + (1 - weight) * b` in single precision. `f16` and
-    /// `bf16` are summed in single precision and rounded once; `u8` is the nearest level, halves within 1/100 of a
+    /// `bf16` are summed in single precision and rounded once; `u8` is the nearest level, halves within 1/50 of a
     /// level going either way.
     ///
     /// # Panics
@@ -104,16 +101,18 @@ impl Blend {
     }
 }
 
-/// `b + (a - b) * weight`, the weight in units of 2^-15.
+/// `b + (a - b) * weight`, the weight in units of 2^-15, in 16-bit arithmetic: the difference in units of 2^-7, its
+/// share in units of 2^-6.
 #[inline(always)]
 fn between(a: u8, b: u8, weight: i16) -> u8 {
-    let difference = i16::from(a) - i16::from(b);
-    let share = (i32::from(difference) * i32::from(weight) + (1 << 14)) >> 15;
-    (i16::from(b) + share as i16) as u8
+    let difference = (i16::from(a) - i16::from(b)) << 7;
+    // The upper half of the product: one instruction, `pmulhw`.
+    let share = ((i32::from(difference) * i32::from(weight)) >> 16) as i16;
+    (i16::from(b) + ((share + 32) >> 6)) as u8
 }
 
 fn sum_u8(first: &mut [u8], second: &mut [u8], weight: f64) {
-    // A weight of 1 becomes 1 - 2^-15, which changes no level: 255 * 2^-15 is below one half.
+    // A weight of 1 becomes 1 - 2^-15, which changes no level.
     sum_levels(
         first,
         second,
@@ -122,6 +121,7 @@ fn sum_u8(first: &mut [u8], second: &mut [u8], weight: f64) {
 }
 
 for_each_cpu! {
+    avx512
     fn sum_levels(first: &mut [u8], second: &mut [u8], weight: i16) {
         for (first, second) in first.iter_mut().zip(second) {
             let (a, b) = (*first, *second);
@@ -132,6 +132,7 @@ for_each_cpu! {
 }
 
 for_each_cpu! {
+    avx512
     fn sum_f32(first: &mut [u8], second: &mut [u8], weights: [f32; 2]) {
         let second = second.as_chunks_mut::<4>().0;
         for (first, second) in first.as_chunks_mut::<4>().0.iter_mut().zip(second) {
@@ -143,6 +144,7 @@ for_each_cpu! {
 }
 
 for_each_cpu! {
+    avx512
     fn sum_bf16(first: &mut [u8], second: &mut [u8], weights: [f32; 2]) {
         // The values of a batch are finite: rounding needs no care for NaN.
         let widen = |bytes: [u8; 2]| f32::from_bits(u32::from(u16::from_ne_bytes(bytes)) << 16);
@@ -159,39 +161,46 @@ for_each_cpu! {
     }
 }
 
-/// By way of single precision, a piece of the samples at a time: the machine converts many at once.
-fn sum_f16(first: &mut [u8], second: &mut [u8], weights: [f32; 2]) {
-    const PIECE: usize = 512;
-    let mut halves = [f16::ZERO; PIECE];
-    let mut values = [[0.0f32; PIECE]; 2];
-    let second = second.chunks_mut(2 * PIECE);
-    for (first, second) in first.chunks_mut(2 * PIECE).zip(second) {
-        let count = first.len() / 2;
-        for (bytes, values) in [&*first, &*second].into_iter().zip(&mut values) {
-            for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *half = f16::from_ne_bytes(*bytes);
-            }
-            halves[..count].convert_to_f32_slice(&mut values[..count]);
-        }
-        let [a, b] = &mut values;
-        add_weighted(&mut a[..count], &mut b[..count], weights);
-        for (bytes, values) in [first, second].into_iter().zip(&values) {
-            halves[..count].convert_from_f32_slice(&values[..count]);
-            for (bytes, half) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
-                *bytes = half.to_ne_bytes();
-            }
+for_each_cpu! {
+    avx512
+    fn sum_f16(first: &mut [u8], second: &mut [u8], weights: [f32; 2]) {
+        let second = second.as_chunks_mut::<2>().0;
+        for (first, second) in first.as_chunks_mut::<2>().0.iter_mut().zip(second) {
+            let (a, b) = (widen(*first), widen(*second));
+            *first = narrow(b * weights[1] + a * weights[0]);
+            *second = narrow(a * weights[1] + b * weights[0]);
         }
     }
 }
 
-for_each_cpu! {
-    fn add_weighted(first: &mut [f32], second: &mut [f32], weights: [f32; 2]) {
-        for (first, second) in first.iter_mut().zip(second) {
-            let (a, b) = (*first, *second);
-            *first = b * weights[1] + a * weights[0];
-            *second = a * weights[1] + b * weights[0];
-        }
-    }
+/// A finite half-precision number. Without branches, so that many are converted at once on every machine.
+#[inline(always)]
+fn widen(bytes: [u8; 2]) -> f32 {
+    let half = u32::from(u16::from_ne_bytes(bytes));
+    // The exponents' biases differ by 112: scaling by a power of two is exact, also for the smallest numbers.
+    let scale = f32::from_bits((127 + 112) << 23);
+    let magnitude = f32::from_bits((half & 0x7fff) << 13) * scale;
+    f32::from_bits(magnitude.to_bits() | (half & 0x8000) << 16)
+}
+
+/// The half-precision number nearest to a finite one, ties to even; beyond the largest, infinity.
+#[inline(always)]
+fn narrow(value: f32) -> [u8; 2] {
+    let bits = value.to_bits();
+    let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
+    // Rebased, rounded at the 13 bits that go.
+    let normal = magnitude.wrapping_sub((112 << 23) - 0xfff - (magnitude >> 13 & 1)) >> 13;
+    // Below 2^-14 halves are multiples of 2^-24: adding 1/2, whose neighbours are that far apart, rounds to them.
+    let small = (f32::from_bits(magnitude) + 0.5)
+        .to_bits()
+        .wrapping_sub(0.5f32.to_bits());
+    let half = if magnitude < 113 << 23 { small } else { normal };
+    let half = if magnitude >= (127 + 16) << 23 {
+        0x7c00
+    } else {
+        half
+    };
+    ((half | sign) as u16).to_ne_bytes()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Mixtures against torchvision's MixUp and CutMix, and by their definition.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::*;
 
@@ -159,12 +159,12 @@ fn levels_are_rounded_to_the_nearest() {
                 weight * b + (1.0 - weight) * a,
             );
             assert!(
-                (f64::from(first[i]) - x).abs() <= 0.51,
+                (f64::from(first[i]) - x).abs() <= 0.52,
                 "{a} {b} {weight} {}",
                 first[i]
             );
             assert!(
-                (f64::from(second[i]) - y).abs() <= 0.51,
+                (f64::from(second[i]) - y).abs() <= 0.52,
                 "{a} {b} {weight} {}",
                 second[i]
             );
@@ -211,6 +211,47 @@ fn half_width_sums_are_rounded_once() {
             &|value| bf16::from_f32(value).to_ne_bytes(),
             &|bytes| bf16::from_ne_bytes(bytes).to_f32(),
         );
+    }
+}
+
+/// Conversions against those of the crate `half`: every half, and single-precision numbers about every rounding.
+#[test]
+fn halves_are_converted_as_ieee_says() {
+    for bits in 0..=u16::MAX {
+        let half = f16::from_bits(bits);
+        if half.is_finite() {
+            let value = widen(bits.to_ne_bytes());
+            assert_eq!(value.to_bits(), half.to_f32().to_bits());
+            // Numbers near some of them, in steps that are no multiple of the rounding's.
+            let steps = if bits % 61 == 0 { 5000 } else { 0 };
+            for step in -steps..=steps {
+                let near = f32::from_bits(value.to_bits().wrapping_add_signed(step * 37));
+                if near.is_finite() {
+                    let expected = f16::from_f32(near);
+                    assert_eq!(narrow(near), expected.to_ne_bytes(), "{near:e}");
+                }
+            }
+            assert_eq!(narrow(value), bits.to_ne_bytes());
+        }
+    }
+    for value in [
+        0.0,
+        65_504.0,
+        65_519.9,
+        65_520.0,
+        1e30,
+        f32::MAX,
+        2.9e-8,
+        3.0e-8,
+        f32::MIN_POSITIVE,
+    ] {
+        for value in [value, -value] {
+            assert_eq!(
+                narrow(value),
+                f16::from_f32(value).to_ne_bytes(),
+                "{value:e}"
+            );
+        }
     }
 }
 
