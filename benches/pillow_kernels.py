@@ -8,8 +8,8 @@
 Builds and runs `benches/kernels.rs`, whose cases these are, and then times the same calls in Pillow. All times are
 microseconds of the fastest of many rounds, so that a busy machine disturbs them little.
 
-  call    ours, on a fresh copy of the image, as the libraries' calls return a new image
-  alone   ours, without the copy: what the operation costs inside a pipeline, where it changes the image it is given
+  call    ours, from one image into another, as the libraries' calls return a new image
+  alone   ours, changing the image itself, as inside a pipeline
   Pillow  the same on this machine, in this run
   best    the fastest of Pillow, torchvision v2 0.26, OpenCV, albumentations 2.0.8 and kornia-rs 0.2, measured once on a
           quiet AMD Zen 5 core: other machines are slower or faster than that as a whole
@@ -164,10 +164,10 @@ def main():
                 continue
             apply = function(operation)
             pillow = microseconds(lambda: apply(im))
-            call, copy = measured[case]
+            call, alone = measured[case]
             best = BEST.get(name, (None, None))[index]
             against_pillow[side].append(pillow / call)
-            line = f"{name:18}{side:5}{call:9.2f}{max(call - copy, 0):9.2f}{pillow:9.2f}"
+            line = f"{name:18}{side:5}{call:9.2f}{alone:9.2f}{pillow:9.2f}"
             if best is None:
                 print(f"{line}{'-':>7}{pillow / call:13.1f}{'-':>11}")
             else:

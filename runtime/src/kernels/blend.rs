@@ -41,14 +41,12 @@ pub(super) fn contrast(image: &mut Image, factor: f64) {
     }
     let pixels = image.pixels().len() / 3;
     let mean = (sum_luma(image.pixels()) as f64 / pixels as f64 + 0.5) as u8;
-    blend_with_constant(image, mean, factor);
+    point::apply_table(image.pixels_mut(), &blend_with_constant(mean, factor));
 }
 
-/// Blend with black.
-pub(super) fn brightness(image: &mut Image, factor: f64) {
-    if factor as f32 != 1.0 {
-        blend_with_constant(image, 0, factor);
-    }
+/// What a blend with black makes of each value.
+pub(super) fn brightness(factor: f64) -> point::Table {
+    blend_with_constant(0, factor)
 }
 
 /// Blend with the image smoothed. `smoothed` is scratch.
@@ -99,10 +97,11 @@ fn blend_bytes(degenerates: &[u8], values: &mut [u8], factor: f32) {
     }
 }
 
-fn blend_with_constant(image: &mut Image, degenerate: u8, factor: f64) {
+/// What the blend makes of each value; of factor 1, the value itself.
+fn blend_with_constant(degenerate: u8, factor: f64) -> point::Table {
     let mut table = point::IDENTITY;
     blend_bytes(&[degenerate; 256], &mut table, factor as f32);
-    point::apply_table(image, &table);
+    table
 }
 
 /// `a + factor * (b - a)`, truncated, clipped to 0..=255.
@@ -197,7 +196,7 @@ mod tests {
         let mut image = Image::from_rgb(1, 1, vec![255, 0, 0]).unwrap();
         color(&mut image, 0.0);
         assert_eq!(image.pixels(), [76; 3]);
-        brightness(&mut image, 0.0);
-        assert_eq!(image.pixels(), [0; 3]);
+        assert_eq!(brightness(0.0), [0; 256]);
+        assert_eq!(brightness(1.0), point::IDENTITY);
     }
 }

@@ -30,8 +30,17 @@ pub(super) fn rectangle(image: &mut Image, (x, y): (f64, f64), size: Extent, fil
 
 fn fill_rectangle(image: &mut Image, columns: Range<u32>, rows: Range<u32>, fill: [u8; 3]) {
     let bytes = columns.start as usize * 3..columns.end as usize * 3;
-    for row in rows {
-        fill_pixels(&mut image.row_mut(row)[bytes.clone()], fill);
+    if rows.is_empty() {
+        return;
+    }
+    fill_pixels(&mut image.row_mut(rows.start)[bytes.clone()], fill);
+    // The other rows are copies of the first.
+    let stride = image.stride();
+    let start = rows.start as usize * stride;
+    let first = start + bytes.start..start + bytes.end;
+    for row in rows.start + 1..rows.end {
+        let to = row as usize * stride + bytes.start;
+        image.pixels_mut().copy_within(first.clone(), to);
     }
 }
 

@@ -2,7 +2,6 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// Mirrors left and right.
@@ -18,28 +17,12 @@ pub(super) fn flip_left_right(image: &mut Image) {
 }
 
 /// Mirrors top and bottom.
-pub(super) fn flip_top_bottom(image: &mut Image) {
-    let stride = image.stride();
-    let half = image.height() as usize / 2 * stride;
-    let (top, rest) = image.pixels_mut().split_at_mut(half);
-    let start = rest.len() - half; // a middle row stays
-    let bottom = rest[start..].rchunks_exact_mut(stride.max(1));
-    for (upper, lower) in top.chunks_exact_mut(stride.max(1)).zip(bottom) {
-        swap(upper, lower);
-    }
-}
-
-for_each_cpu! {
-    avx512
-    /// Exchanges two rows.
-    fn swap(upper: &mut [u8], lower: &mut [u8]) {
-        let (upper, upper_rest) = upper.as_chunks_mut::<64>();
-        let (lower, lower_rest) = lower.as_chunks_mut::<64>();
-        for (a, b) in upper.iter_mut().zip(lower) {
-            let (first, second) = (*a, *b);
-            (*a, *b) = (second, first);
-        }
-        upper_rest.swap_with_slice(lower_rest);
+pub(super) fn flip_top_bottom(source: &Image, target: &mut Image) {
+    target.reshape(source.width(), source.height());
+    let stride = source.stride().max(1);
+    let rows = target.pixels_mut().rchunks_exact_mut(stride);
+    for (to, from) in rows.zip(source.pixels().chunks_exact(stride)) {
+        to.copy_from_slice(from);
     }
 }
 
@@ -110,12 +93,14 @@ mod tests {
         let mut image = numbered(3, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         flip_left_right(&mut image);
         assert_eq!(image, numbered(3, &[3, 2, 1, 6, 5, 4, 9, 8, 7]));
-        flip_top_bottom(&mut image);
+        let mut flipped = Image::default();
+        flip_top_bottom(&image, &mut flipped);
+        let mut image = flipped;
         assert_eq!(image, numbered(3, &[9, 8, 7, 6, 5, 4, 3, 2, 1]));
         turn_180(&mut image);
         assert_eq!(image, numbered(3, &[1, 2, 3, 4, 5, 6, 7, 8, 9]));
-        let mut even = numbered(2, &[1, 2, 3, 4, 5, 6, 7, 8]);
-        flip_top_bottom(&mut even);
+        let mut even = Image::default();
+        flip_top_bottom(&numbered(2, &[1, 2, 3, 4, 5, 6, 7, 8]), &mut even);
         assert_eq!(even, numbered(2, &[7, 8, 5, 6, 3, 4, 1, 2]));
     }
 

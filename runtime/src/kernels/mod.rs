@@ -73,20 +73,74 @@ impl Kernels {
         cutout_center: Option<(f64, f64)>,
         image: &mut Image,
     ) {
-        let (width, height) = (image.width(), image.height());
+        let mut target = std::mem::take(&mut self.target);
+        let written = self.write(operation, image, &mut target);
+        if written {
+            std::mem::swap(image, &mut target);
+        }
+        self.target = target;
+        if !written {
+            self.change(operation, cutout_center, image);
+        }
+    }
+
+    /// Makes `target` what [`Kernels::apply`] would make of `source`, in fewer
+    /// passes over memory than copying and applying.
+    ///
+    /// ```
+    /// use ddas_formats::Operation;
+    /// use ddas_runtime::{Image, Kernels};
+    ///
+    /// let source = Image::from_rgb(2, 1, vec![255, 0, 0, 0, 0, 255])?;
+    /// let mut target = Image::default();
+    /// Kernels::default().apply_to(&Operation::Invert, None, &source, &mut target);
+    /// assert_eq!(target.pixels(), [0, 255, 255, 255, 255, 0]);
+    /// # Ok::<(), ddas_runtime::Error>(())
+    /// ```
+    pub fn apply_to(
+        &mut self,
+        operation: &Operation,
+        cutout_center: Option<(f64, f64)>,
+        source: &Image,
+        target: &mut Image,
+    ) {
+        if self.write(operation, source, target) {
+            return;
+        }
+        let piecewise = change_values(operation, |change| {
+            // A piece is changed while it is in the nearest cache.
+            const PIECE: usize = 3 << 12;
+            target.reshape(source.width(), source.height());
+            let pieces = target.pixels_mut().chunks_mut(PIECE);
+            for (to, from) in pieces.zip(source.pixels().chunks(PIECE)) {
+                to.copy_from_slice(from);
+                change(to);
+            }
+        });
+        if !piecewise {
+            target.copy_from(source);
+            self.change(operation, cutout_center, target);
+        }
+    }
+
+    /// The operations that read one image and write another; false, and
+    /// `target` unspecified, for those that work in place.
+    fn write(&mut self, operation: &Operation, source: &Image, target: &mut Image) -> bool {
+        let (width, height) = (source.width(), source.height());
         match *operation {
-            Operation::Identity => {}
-            Operation::FlipLR => geometry::flip_left_right(image),
-            Operation::FlipUD => geometry::flip_top_bottom(image),
-            Operation::Rotate90 => self.rotate(image, 90.0, Warp::default()),
-            Operation::Rotate180 => geometry::turn_180(image),
-            Operation::Rotate270 => self.rotate(image, 270.0, Warp::default()),
-            Operation::Rotate { degrees, warp, .. } => self.rotate(image, degrees, warp),
+            Operation::FlipUD => geometry::flip_top_bottom(source, target),
+            Operation::Rotate90 => return self.rotate(source, 90.0, Warp::default(), target),
+            Operation::Rotate270 => return self.rotate(source, 270.0, Warp::default(), target),
+            Operation::Rotate { degrees, warp, .. } => {
+                return self.rotate(source, degrees, warp, target);
+            }
             Operation::ShearX { shear, warp, .. } => {
-                self.affine(image, &[1.0, shear, 0.0, 0.0, 1.0, 0.0], warp);
+                let matrix = [1.0, shear, 0.0, 0.0, 1.0, 0.0];
+                return self.affine(source, &matrix, warp, target);
             }
             Operation::ShearY { shear, warp, .. } => {
-                self.affine(image, &[1.0, 0.0, 0.0, shear, 1.0, 0.0], warp);
+                let matrix = [1.0, 0.0, 0.0, shear, 1.0, 0.0];
+                return self.affine(source, &matrix, warp, target);
             }
             Operation::TranslateX {
                 offset,
@@ -95,7 +149,8 @@ impl Kernels {
                 ..
             } => {
                 let offset = rounding.apply(offset.pixels(width));
-                self.affine(image, &[1.0, 0.0, offset, 0.0, 1.0, 0.0], warp);
+                let matrix = [1.0, 0.0, offset, 0.0, 1.0, 0.0];
+                return self.affine(source, &matrix, warp, target);
             }
             Operation::TranslateY {
                 offset,
@@ -104,43 +159,47 @@ impl Kernels {
                 ..
             } => {
                 let offset = rounding.apply(offset.pixels(height));
-                self.affine(image, &[1.0, 0.0, 0.0, 0.0, 1.0, offset], warp);
+                let matrix = [1.0, 0.0, 0.0, 0.0, 1.0, offset];
+                return self.affine(source, &matrix, warp, target);
             }
-            Operation::Invert => point::invert(image),
-            Operation::Posterize { bits } => point::posterize(image, bits),
-            Operation::Solarize { threshold } => point::solarize(image, threshold),
-            Operation::SolarizeAdd {
-                add,
-                threshold,
-                scope,
-            } => match scope {
-                SolarizeScope::Below => point::solarize_add(image, add, threshold),
-                SolarizeScope::All => {
-                    point::solarize_add(image, add, i32::MAX);
-                    point::solarize(image, f64::from(threshold));
-                }
-            },
+            Operation::Blur => filter::blur(source, &mut self.filter, target),
+            Operation::Smooth => filter::smooth(source, &mut self.filter, target),
+            Operation::CropBilinear { pixels } => {
+                return self.crop_bilinear(source, pixels, target);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The operations that work in place.
+    fn change(
+        &mut self,
+        operation: &Operation,
+        cutout_center: Option<(f64, f64)>,
+        image: &mut Image,
+    ) {
+        if change_values(operation, |change| change(image.pixels_mut())) {
+            return;
+        }
+        let (width, height) = (image.width(), image.height());
+        match *operation {
+            Operation::FlipLR => geometry::flip_left_right(image),
+            Operation::Rotate { degrees, .. } if affine::wrap_degrees(degrees) == 180.0 => {
+                geometry::turn_180(image);
+            }
+            Operation::Rotate180 => geometry::turn_180(image),
             Operation::AutoContrast => point::auto_contrast(image),
             Operation::Equalize => point::equalize(image),
-            Operation::Blur => {
-                filter::blur(image, &mut self.filter, &mut self.target);
-                self.take_target(image);
-            }
-            Operation::Smooth => {
-                filter::smooth(image, &mut self.filter, &mut self.target);
-                self.take_target(image);
-            }
             Operation::GaussianBlur { radius } => {
                 gaussian::gaussian_blur(image, radius, &mut self.blur);
             }
             Operation::Color { factor, .. } => blend::color(image, factor),
             Operation::Desaturate { amount } => blend::color(image, 1.0 - amount),
             Operation::Contrast { factor, .. } => blend::contrast(image, factor),
-            Operation::Brightness { factor, .. } => blend::brightness(image, factor),
             Operation::Sharpness { factor, .. } => {
                 blend::sharpness(image, factor, &mut self.filter, &mut self.target);
             }
-            Operation::CropBilinear { pixels } => self.crop_bilinear(image, pixels),
             Operation::Cutout { size, shape, fill } => {
                 let middle = || (f64::from(width) / 2.0, f64::from(height) / 2.0);
                 let (x, y) = cutout_center.unwrap_or_else(middle);
@@ -153,39 +212,55 @@ impl Kernels {
                     CutoutShape::Rectangle => cutout::rectangle(image, (x, y), size, fill),
                 }
             }
+            // Those of `change_values`, and what `write` found to be nothing
+            // to do.
+            Operation::Identity
+            | Operation::Invert
+            | Operation::Posterize { .. }
+            | Operation::Solarize { .. }
+            | Operation::SolarizeAdd { .. }
+            | Operation::Brightness { .. }
+            | Operation::FlipUD
+            | Operation::Rotate90
+            | Operation::Rotate270
+            | Operation::Rotate { .. }
+            | Operation::ShearX { .. }
+            | Operation::ShearY { .. }
+            | Operation::TranslateX { .. }
+            | Operation::TranslateY { .. }
+            | Operation::Blur
+            | Operation::Smooth
+            | Operation::CropBilinear { .. } => {}
         }
     }
 
     /// `Image.rotate`: whole turns and, for square images, quarter turns move
-    /// pixels; everything else is a warp about the centre.
-    fn rotate(&mut self, image: &mut Image, degrees: f64, warp: Warp) {
-        let (width, height) = (image.width(), image.height());
+    /// pixels; everything else is a warp about the centre. False for turns
+    /// that work in place.
+    fn rotate(&mut self, source: &Image, degrees: f64, warp: Warp, target: &mut Image) -> bool {
+        let (width, height) = (source.width(), source.height());
         let degrees = affine::wrap_degrees(degrees);
-        if degrees == 0.0 {
-        } else if degrees == 180.0 {
-            geometry::turn_180(image);
+        if degrees == 0.0 || degrees == 180.0 {
+            return false;
         } else if degrees == 90.0 && width == height {
-            geometry::turn_90(image, &mut self.target);
-            self.take_target(image);
+            geometry::turn_90(source, target);
         } else if degrees == 270.0 && width == height {
-            geometry::turn_270(image, &mut self.target);
-            self.take_target(image);
+            geometry::turn_270(source, target);
         } else {
-            self.affine(image, &affine::rotation(width, height, degrees), warp);
+            let matrix = affine::rotation(width, height, degrees);
+            return self.affine(source, &matrix, warp, target);
         }
+        true
     }
 
     /// Cuts `border` pixels off each side and resizes the rest to the old size.
-    /// Leaves the image alone where nothing would be left of it.
-    fn crop_bilinear(&mut self, image: &mut Image, border: u32) {
-        let (width, height) = (image.width(), image.height());
+    /// False, the image being left alone, where nothing would be left of it.
+    fn crop_bilinear(&mut self, source: &Image, border: u32, target: &mut Image) -> bool {
+        let (width, height) = (source.width(), source.height());
         let rest = |side: u32| side.checked_sub(border)?.checked_sub(border);
         let (Some(columns @ 1..), Some(rows @ 1..)) = (rest(width), rest(height)) else {
-            return;
+            return false;
         };
-        if border == 0 {
-            return;
-        }
         let crop = Rect {
             x: border,
             y: border,
@@ -194,31 +269,57 @@ impl Kernels {
         };
         // Neither side shrinks, so both orders are the same one.
         let (filter, order) = (ResizeFilter::Bilinear, PassOrder::HorizontalFirst);
-        let resized = self.resizer.resize_crop(
-            image,
-            crop,
-            (width, height),
-            filter,
-            order,
-            &mut self.target,
-        );
-        if resized.is_ok() {
-            self.take_target(image);
-        }
+        let size = (width, height);
+        let mut resize = || {
+            self.resizer
+                .resize_crop(source, crop, size, filter, order, target)
+        };
+        border > 0 && resize().is_ok()
     }
 
-    fn affine(&mut self, image: &mut Image, matrix: &affine::Matrix, warp: Warp) {
+    /// False where the map is the identity.
+    fn affine(
+        &mut self,
+        source: &Image,
+        matrix: &affine::Matrix,
+        warp: Warp,
+        target: &mut Image,
+    ) -> bool {
         const IDENTITY: affine::Matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-        if *matrix == IDENTITY {
-            return; // every interpolation then reads the pixel itself
+        // Every interpolation then reads the pixel itself.
+        let changes = *matrix != IDENTITY;
+        if changes {
+            affine::warp(source, matrix, warp, &mut self.warp, target);
         }
-        affine::warp(image, matrix, warp, &mut self.warp, &mut self.target);
-        self.take_target(image);
+        changes
     }
+}
 
-    fn take_target(&mut self, image: &mut Image) {
-        std::mem::swap(image, &mut self.target);
+/// Hands `run` the change of an operation that changes every value by itself;
+/// false for other operations.
+fn change_values(operation: &Operation, mut run: impl FnMut(&dyn Fn(&mut [u8]))) -> bool {
+    match *operation {
+        Operation::Invert => run(&point::invert),
+        Operation::Posterize { bits } => run(&|values| point::posterize(values, bits)),
+        Operation::Solarize { threshold } => run(&|values| point::solarize(values, threshold)),
+        Operation::SolarizeAdd {
+            add,
+            threshold,
+            scope,
+        } => match scope {
+            SolarizeScope::Below => run(&|values| point::solarize_add(values, add, threshold)),
+            SolarizeScope::All => run(&|values| {
+                point::solarize_add(values, add, i32::MAX);
+                point::solarize(values, f64::from(threshold));
+            }),
+        },
+        Operation::Brightness { factor, .. } => {
+            let table = blend::brightness(factor);
+            run(&|values| point::apply_table(values, &table));
+        }
+        _ => return false,
     }
+    true
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::cpu::for_each_cpu;
 use crate::image::Image;
 
 /// What each of the 256 values of a channel becomes.
-type Table = [u8; 256];
+pub(super) type Table = [u8; 256];
 
 /// Every value as it is.
 pub(super) const IDENTITY: Table = {
@@ -23,8 +23,8 @@ pub(super) const IDENTITY: Table = {
 };
 
 /// 255 - v.
-pub(super) fn invert(image: &mut Image) {
-    invert_bytes(image.pixels_mut());
+pub(super) fn invert(values: &mut [u8]) {
+    invert_bytes(values);
 }
 
 for_each_cpu! {
@@ -79,35 +79,35 @@ for_each_cpu! {
 ///
 /// Pillow before 13.0 answers 0 bits with black as well; later versions
 /// refuse it.
-pub(super) fn posterize(image: &mut Image, bits: u8) {
+pub(super) fn posterize(values: &mut [u8], bits: u8) {
     let mask = match bits {
         0 => 0,
         1..8 => !(0xff >> bits),
         _ => return,
     };
-    mask_bytes(image.pixels_mut(), mask);
+    mask_bytes(values, mask);
 }
 
 /// Inverts the values that are not below `threshold`, any number.
-pub(super) fn solarize(image: &mut Image, threshold: f64) {
+pub(super) fn solarize(values: &mut [u8], threshold: f64) {
     match below(threshold) {
-        0 => invert(image),
+        0 => invert(values),
         256.. => {}
-        limit => invert_from(image.pixels_mut(), limit as u8),
+        limit => invert_from(values, limit as u8),
     }
 }
 
 /// Adds `add` to the values below `threshold` and clips to 0..=255; the others
 /// keep their value (the reading of TensorFlow's and timm's sets; Pillow has
 /// no such operation).
-pub(super) fn solarize_add(image: &mut Image, add: i32, threshold: i32) {
+pub(super) fn solarize_add(values: &mut [u8], add: i32, threshold: i32) {
     if threshold <= 0 || add == 0 {
         return;
     }
     let up = add.clamp(0, 255) as u8;
     let down = add.saturating_neg().clamp(0, 255) as u8;
     // At most one of the two is not zero.
-    shift_below(image.pixels_mut(), u8::try_from(threshold).ok(), up, down);
+    shift_below(values, u8::try_from(threshold).ok(), up, down);
 }
 
 /// Stretches each channel to 0..=255 (`ImageOps.autocontrast`, cutoff 0).
@@ -134,12 +134,12 @@ pub(super) fn equalize(image: &mut Image) {
 }
 
 /// Sets every value through the same table.
-pub(super) fn apply_table(image: &mut Image, table: &Table) {
+pub(super) fn apply_table(values: &mut [u8], table: &Table) {
     #[cfg(target_arch = "x86_64")]
-    if x86::apply_table(image.pixels_mut(), table) {
+    if x86::apply_table(values, table) {
         return;
     }
-    for value in image.pixels_mut() {
+    for value in values {
         *value = table[usize::from(*value)];
     }
 }
@@ -301,7 +301,7 @@ mod tests {
             (9, [103, 183, 255]),
         ] {
             let mut image = gray(&[103, 183, 255]);
-            posterize(&mut image, bits);
+            posterize(image.pixels_mut(), bits);
             assert_eq!(first_channel(&image), expected, "{bits} bits");
         }
     }
@@ -320,7 +320,7 @@ mod tests {
             (f64::NEG_INFINITY, [255, 128, 127, 0]),
         ] {
             let mut image = gray(&[0, 127, 128, 255]);
-            solarize(&mut image, threshold);
+            solarize(image.pixels_mut(), threshold);
             assert_eq!(first_channel(&image), expected, "threshold {threshold}");
         }
     }
@@ -336,7 +336,7 @@ mod tests {
             (i32::MIN, i32::MAX, [0, 0, 0, 0]),
         ] {
             let mut image = gray(&[0, 127, 128, 255]);
-            solarize_add(&mut image, add, threshold);
+            solarize_add(image.pixels_mut(), add, threshold);
             assert_eq!(first_channel(&image), expected, "{add} below {threshold}");
         }
     }

@@ -147,10 +147,13 @@ fn every_version_gives_the_same_bytes() {
             let mut expected = Vec::new();
             on_every_cpu(|cpu| {
                 let mut kernels = Kernels::default();
+                let mut written = Image::default();
                 let center = (f64::from(width / 3), f64::from(height / 2));
                 for (i, operation) in operations.iter().enumerate() {
                     let mut changed = image.clone();
                     kernels.apply(operation, Some(center), &mut changed);
+                    kernels.apply_to(operation, Some(center), &image, &mut written);
+                    assert!(written == changed, "{operation:?} into another image");
                     if cpu == Cpu::Baseline {
                         expected.push(changed);
                     } else {
