@@ -66,6 +66,6 @@ pub use pack::{
     expand_shards, pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
 };
 #[cfg(feature = "plot")]
-pub use plot::policy_svg;
-pub use policy::{Policy, Provenance, Snapshot};
+pub use plot::{policy_png, policy_svg};
+pub use policy::{Applications, Policy, Provenance, Snapshot};
 pub use search_space::SearchSpace;

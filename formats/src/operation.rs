@@ -346,11 +346,11 @@ impl Operation {
             SignRule::Random => "±",
             SignRule::Fixed => "",
         };
-        // To the digits of an f32: products of levels carry more that say nothing.
-        let short = |value: f64| value as f32;
+        // To four decimals: products of levels carry more that say nothing.
+        let short = |value: f64| (value * 1e4).round() / 1e4;
         let extent = |extent: &Extent| match extent {
             Extent::Pixels(pixels) => format!("{}px", short(*pixels)),
-            Extent::Fraction(fraction) => format!("{}%", short(fraction * 100.0)),
+            Extent::Fraction(fraction) => format!("{}%", (fraction * 1e4).round() / 1e2),
         };
         match self {
             Operation::Rotate { degrees, .. } => format!("{kind} {plus_minus}{}°", short(*degrees)),

@@ -1,10 +1,13 @@
 //! The policy file: a search space and one snapshot of probabilities per search epoch.
 
+mod applications;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+pub use applications::Applications;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 

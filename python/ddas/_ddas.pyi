@@ -22,6 +22,25 @@ class Policy:
     def from_json(cls, text: str) -> Policy:
         """Reads the text of a policy file. Raises `PolicyError` naming the field that is wrong."""
 
+    @classmethod
+    def builtin(
+        cls,
+        name: str,
+        *,
+        draws: int | None = None,
+        magnitude: int | None = None,
+        image_size: int | None = None,
+    ) -> Policy:
+        """A policy known from elsewhere.
+
+        `identity`, `randaugment`, `randaugment-timm`, `randaugment-ildoonet`, `randaugment-tf`,
+        `trivialaugment-wide`, `uniformaugment`, `autoaugment-cifar10`, `autoaugment-svhn`,
+        `autoaugment-imagenet`, `autoaugment-v0`, or a configuration string of timm such as
+        `rand-m9-n3-mstd0.5-inc1`. `draws` (N) and `magnitude` (M) are RandAugment's, `image_size` is
+        for `uniformaugment`. Raises `ValueError` for an unknown name and for an option that is out
+        of range or that the policy does not have.
+        """
+
     def to_json(self) -> str:
         """The text of the policy file."""
 
@@ -34,7 +53,11 @@ class Policy:
 
     @property
     def operations(self) -> list[dict[str, Any]]:
-        """The candidate operations, each as the dict that stands in the policy file."""
+        """The candidate operations, each as the dict that stands in the policy file.
+
+        An operation; an operation with `varies` (how an argument is drawn for each sample) in an
+        argument's place; or `{"kind": "Sequence", "steps": [{"probability": ..., "operation": ...}]}`.
+        """
 
     @property
     def snapshots(self) -> list[Snapshot]:

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ddas_formats::SearchSpace;
+use ddas_formats::{BuiltinOptions, SearchSpace};
 use ddas_runtime::EpochSchedule;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -63,6 +63,31 @@ impl Policy {
             .map_err(errors::policy)
     }
 
+    /// A policy known from elsewhere, such as `randaugment` or `autoaugment-cifar10`.
+    #[classmethod]
+    #[pyo3(signature = (name, *, draws=None, magnitude=None, image_size=None))]
+    fn builtin(
+        _class: &Bound<'_, PyType>,
+        name: &str,
+        draws: Option<Bound<'_, PyAny>>,
+        magnitude: Option<Bound<'_, PyAny>>,
+        image_size: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let whole = |value: Option<Bound<'_, PyAny>>, name: &str| {
+            value
+                .map(|value| arguments::up_to::<u32>(&value, name, u32::MAX.into()))
+                .transpose()
+        };
+        let options = BuiltinOptions {
+            draws: whole(draws, "draws")?,
+            magnitude: whole(magnitude, "magnitude")?,
+            image_size: whole(image_size, "image_size")?,
+        };
+        ddas_formats::Policy::builtin(name, &options)
+            .map(Self::new)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+
     /// The text of the policy file.
     fn to_json(&self) -> String {
         self.policy.to_json()
@@ -80,7 +105,8 @@ impl Policy {
         self.policy.search_space().name()
     }
 
-    /// The candidate operations, each as the dict that stands in the policy file.
+    /// The candidate operations, each as the dict that stands in the policy file: an operation, one
+    /// with `varies` in an argument's place, or a `Sequence` of `steps`.
     #[getter]
     fn operations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         operations(py, self.policy.search_space())

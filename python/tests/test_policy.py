@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ddas
@@ -188,3 +189,50 @@ def test_search_spaces() -> None:
     assert "Rotate90" in [operation["kind"] for operation in ddas.search_space("sanity")["operations"]]
     with pytest.raises(ddas.PolicyError, match="paper68"):
         ddas.search_space("paper69")
+
+
+def test_builtin_policies() -> None:
+    policy = ddas.Policy.builtin("randaugment", draws=3, magnitude=5)
+    assert policy.search_space == "randaugment-n3-m5"
+    assert policy.draws_per_sample == 3
+    assert policy.operations[5] == {
+        "kind": "Rotate",
+        "degrees": 5.0,
+        "sign": "random",
+        "fill": [0, 0, 0],
+        "interpolation": "nearest",
+    }
+    pairs = ddas.Policy.builtin("autoaugment-svhn")
+    assert pairs.operations[0] == {
+        "kind": "Sequence",
+        "steps": [
+            {"probability": 0.9, "operation": pairs.operations[0]["steps"][0]["operation"]},
+            {"probability": 0.2, "operation": {"kind": "Invert"}},
+        ],
+    }
+    timm = ddas.Policy.builtin("rand-m9-mstd0.5-inc1")
+    assert timm.operations[0] == {"kind": "Identity"}
+    assert [operation["varies"]["mean"] for operation in timm.operations if operation["kind"] == "Rotate"] == [27.0] * 2
+    assert ddas.Policy.from_json(timm.to_json()).digest == timm.digest
+    # Every kind is replayed.
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for drawn in (policy, pairs, timm):
+        augment = ddas.Augment(drawn, epochs=1, seed=0)
+        results = [augment(image, index=index) for index in range(20)]
+        assert any((result != image).any() for result in results)
+        assert all((augment(image, index=7) == results[7]).all() for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("randaugement", {}, "randaugment-timm"),
+        ("randaugment", {"magnitude": 31}, "magnitude: 31"),
+        ("autoaugment-svhn", {"draws": 2}, "draws"),
+        ("rand-m9-tweights", {}, "without replacement"),
+        ("randaugment", {"draws": -1}, "draws"),
+    ],
+)
+def test_builtin_policies_that_are_none(name: str, options: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ddas.Policy.builtin(name, **options)

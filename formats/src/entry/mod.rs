@@ -6,7 +6,7 @@ mod variation;
 pub use variation::{Argument, Distribution, Round, Variation};
 
 use crate::operation::{Operation, OperationKind};
-use crate::operation_arguments::Extent;
+use crate::operation_arguments::{Extent, SignRule};
 use crate::{Error, Result};
 
 /// Name of the kind that holds steps in a policy file.
@@ -105,33 +105,33 @@ impl Candidate {
         let Some(variation) = &self.variation else {
             return label;
         };
-        let (sign, unit) = match self.operation {
-            Operation::Rotate { .. } => ("±", "°"),
+        let mirrored = self.operation.sign() == SignRule::Random;
+        let sign = if mirrored { "±" } else { "" };
+        let of_extent = |extent: Extent| match extent {
+            Extent::Pixels(_) => (sign, 0.0, 1.0, "px"),
+            Extent::Fraction(_) => (sign, 0.0, 100.0, "%"),
+        };
+        let (before, origin, scale, unit) = match self.operation {
+            Operation::Rotate { .. } => (sign, 0.0, 1.0, "°"),
+            Operation::ShearX { .. } | Operation::ShearY { .. } => (sign, 0.0, 1.0, ""),
             Operation::TranslateX { offset, .. } | Operation::TranslateY { offset, .. } => {
-                ("±", unit(offset))
+                of_extent(offset)
             }
-            Operation::ShearX { .. } | Operation::ShearY { .. } => ("±", ""),
-            Operation::Posterize { .. } => ("", "b"),
+            Operation::Posterize { .. } => ("", 0.0, 1.0, "b"),
             Operation::Color { .. }
             | Operation::Contrast { .. }
             | Operation::Brightness { .. }
-            | Operation::Sharpness { .. } => ("±", ""),
-            Operation::Cutout { size, .. } => ("", unit(size)),
-            _ => ("", ""),
+            | Operation::Sharpness { .. } => match mirrored {
+                true => ("x1±", 1.0, 1.0, ""),
+                false => ("x", 0.0, 1.0, ""),
+            },
+            Operation::Cutout { size, .. } => of_extent(size),
+            Operation::GaussianBlur { .. } => ("", 0.0, 1.0, "px"),
+            Operation::Desaturate { .. } => ("", 0.0, 100.0, "%"),
+            _ => ("", 0.0, 1.0, ""),
         };
-        let sign = match self.operation.sign() {
-            crate::SignRule::Random => sign,
-            crate::SignRule::Fixed => "",
-        };
-        format!("{} {sign}{}{unit}", self.kind(), variation.label())
-    }
-}
-
-fn unit(extent: Extent) -> &'static str {
-    match extent {
-        Extent::Pixels(_) => "px",
-        // Labels of fixed fractions say per cent; a range is left as it stands in the file.
-        Extent::Fraction(_) => " of the side",
+        let values = variation.label(origin, scale);
+        format!("{} {before}{values}{unit}", self.kind())
     }
 }
 

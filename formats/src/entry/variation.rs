@@ -289,14 +289,16 @@ impl Variation {
     }
 
     /// For labels: `~27 (sd 1.5)` or `0..30`.
-    pub(super) fn label(&self) -> String {
-        // Nine decimals: 0.45 for the 0.45000000000000001 of a product.
-        let tidy = |value: f64| (value * 1e9).round() / 1e9;
+    /// Values are shown minus `origin`, times `scale`.
+    pub(super) fn label(&self, origin: f64, scale: f64) -> String {
+        let tidy = |value: f64| (value * scale * 1e4).round() / 1e4;
         match self.distribution {
-            Distribution::Normal { mean, std } => format!("~{} (sd {})", tidy(mean), tidy(std)),
+            Distribution::Normal { mean, std } => {
+                format!("~{} (sd {})", tidy(mean - origin), tidy(std))
+            }
             Distribution::Uniform { .. } => {
                 let (low, high) = self.range();
-                format!("{}..{}", tidy(low), tidy(high))
+                format!("{}..{}", tidy(low - origin), tidy(high - origin))
             }
         }
     }
