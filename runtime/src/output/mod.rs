@@ -3,6 +3,11 @@
 
 mod erase;
 mod view;
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "vector loads and stores go through pointers")
+)]
+mod wide;
 mod writer;
 
 use std::fmt;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::wide::{self, Scale};
 use super::{Dtype, Layout, Normalization, OutputFormat, View};
 use crate::image::Image;
 
@@ -34,6 +35,47 @@ pub(crate) struct Writer {
     layout: Layout,
     size: u32,
     table: Table,
+    straight: Option<Straight>,
+}
+
+/// What does without the table.
+#[derive(Debug)]
+enum Straight {
+    /// Pixels stay as they are.
+    Copy,
+    /// Single precision.
+    Scale(Scale),
+}
+
+impl Straight {
+    /// Puts the values of `pixels`, mirrored or not, into `columns` of `row`.
+    /// `false`, and nothing done, where it takes the table after all.
+    fn put<const BYTES: usize>(
+        &self,
+        row: &mut Row<'_, BYTES>,
+        columns: Range<usize>,
+        pixels: &[[u8; 3]],
+        mirrored: bool,
+    ) -> bool {
+        match (self, row) {
+            (Straight::Copy, Row::Interleaved(row)) => {
+                let out = row[columns].as_flattened_mut().as_flattened_mut();
+                if mirrored {
+                    return wide::mirror(pixels, out);
+                }
+                out.copy_from_slice(pixels.as_flattened());
+                true
+            }
+            (Straight::Scale(scale), Row::Planes(planes)) => {
+                let mut out = planes
+                    .each_mut()
+                    .map(|plane| plane[columns.clone()].as_flattened_mut());
+                let out = out.each_mut().map(|plane| plane.as_chunks_mut::<4>().0);
+                wide::planes(pixels, mirrored, scale, out)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The output bytes of each value of each channel.
@@ -99,10 +141,16 @@ impl Writer {
                 [[0; 4]; 3],
             )),
         };
+        let straight = match format.dtype {
+            Dtype::U8 => Some(Straight::Copy),
+            Dtype::F32 => Scale::new(normalization).map(Straight::Scale),
+            _ => None,
+        };
         Self {
             layout: format.layout,
             size,
             table,
+            straight,
         }
     }
 
@@ -119,6 +167,7 @@ impl Writer {
             let lit = f32::from(pixel) / 255.0 + light[channel];
             (lit - normalization.mean[channel]) / normalization.std[channel]
         };
+        self.straight = None;
         match &mut self.table {
             // Saturates at black and at full brightness.
             Table::One(values) => values
@@ -165,9 +214,13 @@ impl Writer {
                 row.fill(0..columns.start, black);
                 row.fill(columns.end..size, black);
                 let shown = &pixels[from.clone()];
-                if view.is_mirrored() {
+                let mirrored = view.is_mirrored();
+                let done = self.straight.as_ref().is_some_and(|straight| {
+                    straight.put(&mut row, columns.clone(), shown, mirrored)
+                });
+                if !done && mirrored {
                     row.put(columns.clone(), shown.iter().rev(), values);
-                } else {
+                } else if !done {
                     row.put(columns.clone(), shown.iter(), values);
                 }
             }
@@ -257,6 +310,7 @@ impl<const BYTES: usize> Row<'_, BYTES> {
 mod tests {
     use super::super::view::tests::{picture, shown, views};
     use super::*;
+    use crate::cpu::on_every_cpu;
 
     const CIFAR: Normalization = Normalization {
         mean: [0.4914, 0.4822, 0.4465],
@@ -265,8 +319,15 @@ mod tests {
 
     #[test]
     fn every_format_places_the_normalised_value() {
-        let source = picture(6, 5);
-        let size = 7u32;
+        on_every_cpu(|_| {
+            formats_place_the_normalised_value(6, 5, 7);
+            // More than a step of the vector code.
+            formats_place_the_normalised_value(37, 3, 35);
+        });
+    }
+
+    fn formats_place_the_normalised_value(width: u32, height: u32, size: u32) {
+        let source = picture(width, height);
         let hole = Hole {
             columns: 2..4,
             rows: 1..5,
