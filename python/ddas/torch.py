@@ -17,6 +17,7 @@ import os
 from typing import Any, Iterator, Literal, Mapping
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from ddas._errors import EpochMismatch, Error, StateError, StreamFinished
 from ddas._loader import Loader
@@ -71,6 +72,8 @@ class DataLoader:
     - `wait`: how long to look for a daemon that has not started yet, in seconds.
     - `copy=False`: tensors are the slots themselves, given back when the last tensor made from one is gone. At most
       `slots` batches can be alive then. Tensors of a `Loader` may be changed in place, those of a daemon **never**.
+    - `indices=True`: each item has a third tensor, the samples' numbers in the dataset (int64).
+    - `repeat=True`: after the last epoch comes the first again, for validation say. Not with a daemon, which ends.
     - `environment=False`: no launcher is asked for the rank.
     - `targets`: "labels" or "soft", see above.
     - `start`: for a daemon, "current" or "next-epoch" as in `ddas.connect`; for a dataset, epoch and step.
@@ -89,6 +92,8 @@ class DataLoader:
         wait: float = 2.0,
         *,
         copy: bool = True,
+        indices: bool = False,
+        repeat: bool = False,
         environment: bool = True,
         targets: Literal["labels", "soft"] = "labels",
         start: Literal["current", "next-epoch"] | tuple[int, int] | None = None,
@@ -106,7 +111,11 @@ class DataLoader:
             raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
         self._pin_memory = pin_memory
         self._copying = copy
+        self._with_indices = indices
         self._stream = _open(source, rank, timeout, wait, environment, start, dataset)
+        if repeat and not isinstance(self._stream, Loader):
+            raise ValueError("repeat=True needs a dataset or a ddas.Loader: a daemon's stream ends with its last epoch")
+        self._repeat = repeat
         # The batch that comes next; until a daemon's first one has come, what its start lets expect.
         self._next = self._stream.next_position
         self._epoch = self._next.epoch
@@ -199,20 +208,20 @@ class DataLoader:
         self._held = None
         self._stream.close()
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         self._loops += 1
         return self._one_epoch(self._loops)
 
-    def _one_epoch(self, loop: int) -> Iterator[tuple[torch.Tensor, Any]]:
+    def _one_epoch(self, loop: int) -> Iterator[tuple[Any, ...]]:
         batch = self._first_batch()
         while True:
-            images, targets = self._tensors(batch)
+            tensors = self._tensors(batch)
             last = batch.is_last_of_epoch
             self._epoch = batch.epoch
             self._next = self._stream.next_position
             del batch  # the slot goes back before the trainer works on the copy
-            yield images, targets
-            del images, targets
+            yield tensors
+            del tensors
             if loop != self._loops:
                 raise Error("another loop over this DataLoader was started before this one had finished")
             if last:
@@ -227,6 +236,8 @@ class DataLoader:
                 self._stream.seek(self._next.epoch + 1)
             while self._stream.next_position.step:
                 self._receive()
+        if self._repeat and isinstance(self._stream, Loader) and self._stream.next_position.epoch == self.epochs:
+            self._stream.seek(0)
         batch = self._held if self._held is not None else self._receive()
         if self._resume is not None:
             while (batch.epoch, batch.step) < self._resume:
@@ -250,21 +261,24 @@ class DataLoader:
             raise StreamFinished(f"all {self.epochs} epochs have been delivered; there is no further one")
         return batch
 
-    def _tensors(self, batch: Batch) -> tuple[torch.Tensor, Any]:
-        """Images and targets, where the trainer wants them."""
+    def _tensors(self, batch: Batch) -> tuple[Any, ...]:
+        """Images and targets (and numbers of the samples), where the trainer wants them."""
         tensors = self._copies(batch) if self._copying else self._views(batch)
+        if self._with_indices:
+            tensors.append(torch.from_numpy(batch.indices.astype("int64")))
         if self._device is not None:
             tensors = [tensor.to(self._device, non_blocking=self._pin_memory) for tensor in tensors]
+        numbers = [tensors.pop()] if self._with_indices else []
         images, *targets = tensors
         if self._soft:
-            return images, soft_targets(self.info.classes, *targets)
-        return images, tuple(targets) if self.info.mixes else targets[0]
+            return images, soft_targets(self.info.classes, *targets), *numbers
+        return images, tuple(targets) if self.info.mixes else targets[0], *numbers
 
     def _views(self, batch: Batch) -> list[torch.Tensor]:
         arrays = [batch.array("images"), batch.array("labels")]
         if self.info.mixes:
             arrays += [batch.array("mixed_labels"), batch.array("weights")]
-        return [torch.from_dlpack(array) for array in arrays]  # type: ignore[attr-defined, unused-ignore]
+        return [from_dlpack(array) for array in arrays]
 
     def _copies(self, batch: Batch) -> list[torch.Tensor]:
         info = self.info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,3 +283,134 @@ print(json.dumps([[targets.tolist() for _, targets in loader] for _ in range(loa
     for epoch in range(2):
         labels = [label for rank in outputs for batch in rank[epoch] for label in batch]
         assert sorted(labels) == sorted(dataset.labels.tolist())
+
+
+SETTINGS: dict[str, Any] = {"recipe": "cifar", "epochs": 3, "batch_size": 8, "seed": 5}
+
+
+def pairs(loader: DataLoader, epochs: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [batch for _ in range(epochs) for batch in loader]
+
+
+def equal(left: list[tuple[torch.Tensor, torch.Tensor]], right: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right)
+    )
+
+
+def test_a_daemon_a_loader_and_a_dataset_give_the_same(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, epochs=3)
+    whole = pairs(DataLoader("train"), 3)
+    assert len(whole) == 18
+    assert equal(pairs(DataLoader(dataset.path, **SETTINGS), 3), whole)
+    assert equal(pairs(DataLoader(str(dataset.path), threads=1, slots=2, **SETTINGS), 3), whole)
+    with ddas.Loader(dataset.path, **SETTINGS) as source:
+        loader = DataLoader(source)
+        assert (len(loader), loader.epochs, loader.batch_size) == (6, 3, 8)
+        assert equal(pairs(loader, 3), whole)
+        with pytest.raises(ddas.StreamFinished, match="all 3 epochs"):
+            next(iter(loader))
+
+
+def test_an_embedded_loader_goes_to_any_epoch(dataset: Dataset) -> None:
+    whole = pairs(DataLoader(dataset.path, **SETTINGS), 3)
+    loader = DataLoader(dataset.path, **SETTINGS)
+    for epoch in (2, 0, 1, 1):
+        loader.set_epoch(epoch)
+        assert loader.epoch == epoch
+        assert equal(list(loader), whole[epoch * 6 : epoch * 6 + 6])
+    for batch in loader:
+        break
+    assert equal([batch], whole[12:13]), "without set_epoch the next one comes"
+    loader.set_epoch(2)
+    assert equal(list(loader), whole[12:]), "an epoch that was left early can be asked for again"
+    loader.set_epoch(0)
+    first = iter(loader)
+    next(first)
+    loader.set_epoch(2)
+    with pytest.raises(ddas.Error, match="another loop"):
+        next(first)
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match="epochs 0 to 2"):
+            loader.set_epoch(wrong)
+    loader.close()
+
+
+def test_an_embedded_loaders_state(serve: Serve, dataset: Dataset) -> None:
+    """States go from a daemon's loader to an embedded one and back, and can be loaded at any time."""
+    serve(dataset, name="before", epochs=3)
+    served = DataLoader("before")
+    whole, states = [], []
+    for _ in range(3):
+        for batch in served:
+            whole.append(batch)
+            states.append(served.state_dict())
+    loader = DataLoader(dataset.path, **SETTINGS)
+    for taken in (7, 2, 11, 16):
+        loader.load_state_dict(states[taken])
+        assert loader.state_dict() == states[taken]
+        loader.set_epoch(states[taken]["epoch"])  # as a training script does
+        found = [batch for _ in range(loader.epoch, 3) for batch in loader]
+        assert equal(found, whole[taken + 1 :]), f"after batch {taken}"
+    loader.load_state_dict(states[4])
+    next(iter(loader))
+    serve(dataset, name="after", epochs=3, start="1:0")
+    again = DataLoader("after")
+    again.load_state_dict(loader.state_dict())
+    assert equal(pairs(again, 2), whole[6:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_copies(dataset: Dataset, dtype: str) -> None:
+    whole = pairs(DataLoader(dataset.path, dtype=dtype, **SETTINGS), 1)
+    loader = DataLoader(dataset.path, dtype=dtype, slots=2, copy=False, **SETTINGS)
+    addresses = set()
+    for (images, targets), (expected, labels) in zip(loader, whole):
+        assert images.dtype == DTYPES[dtype] and torch.equal(images, expected) and torch.equal(targets, labels)
+        addresses.add(images.data_ptr())
+        images.mul_(0)  # the trainer's own memory
+        del images, targets
+    assert len(addresses) <= 2, "the slots themselves"
+    with pytest.raises(ddas.HoldsAllSlots, match="slots"):
+        list(loader)
+    with pytest.raises(ValueError, match="copy=False"):
+        DataLoader(dataset.path, copy=False, pin_memory=True, **SETTINGS)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_indices(dataset: Dataset, copy: bool) -> None:
+    loader = DataLoader(dataset.path, indices=True, copy=copy, **SETTINGS)
+    found = []
+    for images, targets, indices in loader:
+        assert indices.dtype == torch.int64 and len(images) == len(indices)
+        assert np.array_equal(targets.numpy(), dataset.labels[indices.numpy()])
+        found += indices.tolist()
+        del images, targets
+    assert sorted(found) == list(range(43))
+
+
+def test_repeat(serve: Serve, dataset: Dataset) -> None:
+    """A validation loader: one epoch, the same in every loop, also after a loop that was left early."""
+    loader = DataLoader(dataset.path, repeat=True, **{**SETTINGS, "epochs": 1})
+    first = list(loader)
+    assert len(first) == len(loader) == 6
+    for _ in loader:
+        break
+    assert equal(list(loader), first) and equal(list(loader), first)
+    serve(dataset)
+    with pytest.raises(ValueError, match="repeat.*daemon"):
+        DataLoader("train", repeat=True)
+
+
+def test_arguments_that_do_not_fit(serve: Serve, dataset: Dataset) -> None:
+    with pytest.raises(TypeError, match="`num_workers`.*`threads`"):
+        DataLoader(dataset.path, num_workers=2, **SETTINGS)
+    with pytest.raises(TypeError, match="`shuffle`.*own order"):
+        DataLoader("train", shuffle=True)
+    with pytest.raises(ValueError, match="`recipe`, `epochs` and `batch_size`"):
+        DataLoader(dataset.path)
+    with pytest.raises(TypeError, match="batch_size"):
+        DataLoader(dataset.path, recipe="cifar", epochs=3)
+    source = ddas.Loader(dataset.path, **SETTINGS)
+    with pytest.raises(ValueError, match="`rank` belongs to the Loader"):
+        DataLoader(source, rank=0)
