@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum, value_parser};
-use ddas_loader::ring::{self, ConnectOptions, Consumer, ReadBatch, StartFrom};
+use ddas_loader::ring::{ConnectOptions, Consumer, ReadBatch, StartFrom};
+use ddas_loader::{Placement, RankError, ring};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -16,9 +17,13 @@ use crate::serve::{seconds, seconds_or_none};
 pub(crate) struct Arguments {
     /// The daemon's name.
     name: String,
-    /// Whose ring to read, from 0.
-    #[arg(long, value_name = "R", default_value_t = 0)]
-    rank: u32,
+    /// Whose ring to read, from 0 [default: what torchrun, Slurm, Open MPI or Kubernetes says for a stream of several
+    /// ranks, else 0]. A launcher that says otherwise is an error.
+    #[arg(long, value_name = "R")]
+    rank: Option<u32>,
+    /// Do not ask the launcher's variables for the rank.
+    #[arg(long)]
+    ignore_environment: bool,
     /// Stop after N batches [default: at the end of the stream].
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     batches: Option<u64>,
@@ -76,8 +81,9 @@ struct Summary {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let rank = rank(&arguments)?;
     let options = ConnectOptions {
-        rank: arguments.rank,
+        rank,
         start: match arguments.from {
             From::Current => StartFrom::Current,
             From::NextEpoch => StartFrom::NextEpoch,
@@ -123,7 +129,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     drop(meter);
     let summary = Summary {
         name: arguments.name,
-        rank: arguments.rank,
+        rank,
         batches,
         samples,
         bytes,
@@ -157,6 +163,40 @@ fn receive(consumer: &mut Consumer, timeout: Duration) -> ring::Result<Option<Re
             Err(ring::Error::TimedOut { .. }) if consumer.ahead() < ahead => {}
             received => return received,
         }
+    }
+}
+
+/// The rank to read. A stream of one rank is everybody's: no launcher is asked about it.
+fn rank(arguments: &Arguments) -> anyhow::Result<u32> {
+    let given = arguments.rank.unwrap_or(0);
+    if arguments.ignore_environment {
+        return Ok(given);
+    }
+    let began = Instant::now();
+    let status = loop {
+        match ring::query_status(&arguments.name, None) {
+            Err(ring::Error::NoSuchDaemon { .. })
+                if began.elapsed() < arguments.connect_timeout =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            answer => break answer?,
+        }
+    };
+    let ranks = u32::try_from(status.ranks.len())?;
+    // The daemon says better what is wrong with a rank that it does not have.
+    if ranks == 1 || given >= ranks {
+        return Ok(given);
+    }
+    match Placement::of_this_process(arguments.rank, None, Some(ranks), true) {
+        Ok(placement) => {
+            report::tell(&placement.to_string());
+            Ok(placement.rank)
+        }
+        Err(RankError::Incomplete {
+            missing: "rank", ..
+        }) => Ok(given),
+        Err(error) => Err(error.into()),
     }
 }
 
