@@ -65,6 +65,19 @@ test-python: build ## The Python package against Pillow, NumPy, PyTorch and runn
 	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader DDAS_SEARCH=$(CURDIR)/target/release/ddas-search \
 	    $(PYTHON_BIN) -m pytest -q python/tests
 
+.PHONY: test-jax
+# Apart from `make test`, for JAX is 400 MB.
+test-jax: build ## The JAX example, with JAX downloaded into .jax
+	$(PYTHON_BIN) -m pip install --disable-pip-version-check --quiet --target .jax 'jax==0.10.2'
+	for dtype in f32 f16 bf16; do \
+	    DDAS_LOADER=$(CURDIR)/target/release/ddas-loader PYTHONPATH=.jax $(PYTHON_BIN) examples/jax_loop.py --dtype $$dtype; \
+	done
+
+.PHONY: bench-torch
+bench-torch: build ## Beside torch's DataLoader: CIFAR=... IMAGENET=... (folders or .tar of class folders); needs torchvision
+	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader $(PYTHON_BIN) benches/torch_dataloader.py \
+	    $(if $(CIFAR),--cifar $(CIFAR)) $(if $(IMAGENET),--imagenet $(IMAGENET))
+
 .PHONY: bench
 bench: ## Kernels and pipelines (criterion)
 	cargo bench -p ddas-benches
