@@ -5,7 +5,6 @@ The draws are handed to torchvision's own functions, of both of its generations.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -109,6 +108,21 @@ def test_the_second_generation() -> None:
                     assert_same(found, expected, (name, kind, directed))
 
 
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+def test_other_interpolations_and_fills(interpolation: InterpolationMode) -> None:
+    fill = (125, 122, 113)
+    for name in ("random 33x17", "gradient 64x48", "china 131x97", "random 1x1"):
+        image = IMAGES[name]
+        for kind, (magnitudes, signed) in FAMILIES["TrivialAugmentWide"]((image.height, image.width)).items():
+            if not signed or kind in FACTORS:
+                continue
+            for magnitude in magnitudes.tolist()[::6]:
+                for directed in (magnitude, -magnitude):
+                    expected = autoaugment._apply_op(image, kind, directed, interpolation, list(fill))
+                    operation = {**of_torchvision(kind, directed), "fill": fill, "interpolation": interpolation.value}
+                    assert_same(ours(image, operation), expected, (name, kind, directed))
+
+
 @pytest.mark.parametrize("bins", [10, 31])
 @pytest.mark.parametrize("kind", ["TranslateX", "TranslateY"])
 def test_translations_by_a_fraction_at_every_side(kind: str, bins: int) -> None:
@@ -158,41 +172,106 @@ def test_what_the_transforms_draw(transform: torch.nn.Module, monkeypatch: pytes
     assert len(kinds) > 8
 
 
-def randaugment(magnitude: int) -> ddas.Policy:
-    """RandAugment(2, magnitude) from torchvision's own table."""
-    table = FAMILIES["RandAugment"]((1, 1))
-    operations: list[Operation] = []
-    for kind, (magnitudes, signed) in table.items():
-        operation = of_torchvision(kind, magnitudes[magnitude].item() if magnitudes.ndim else 0.0)
-        if kind.startswith("Translate"):
-            operation = {"kind": kind, "fraction": 150 / 331 * magnitude / 30, "rounding": "truncate"}
-        operations.append({**operation, **({"sign": "random"} if signed else {})})
-    share = 1 / len(operations)
-    return ddas.Policy.from_json(
-        json.dumps(
-            {
-                "format": "ddas-policy",
-                "version": 1,
-                "search_space": {"name": "randaugment", "draws_per_sample": 2, "operations": operations},
-                "snapshots": [{"total_probability": 1.0, "operation_probabilities": [share] * len(operations)}],
-            }
-        )
-    )
+POLICIES = [
+    *(pytest.param("randaugment", {"magnitude": magnitude}, id=f"randaugment-{magnitude}") for magnitude in (0, 4, 9, 11, 30)),
+    *(pytest.param(name, {}, id=name) for name in ("trivialaugment-wide", "autoaugment-cifar10", "autoaugment-svhn", "autoaugment-imagenet")),
+]
 
 
 @pytest.mark.parametrize("generation", [first_generation, second_generation])
-@pytest.mark.parametrize("magnitude", [0, 4, 9, 11, 30])
-def test_our_draws_in_torchvision(magnitude: int, generation: Any) -> None:
-    augment = ddas.Augment(randaugment(magnitude), epochs=1, seed=magnitude)
-    names = [name for name in IMAGES if name in ("random 32x32", "china 131x97", "random 17x33", "gradient 64x48")]
+@pytest.mark.parametrize(("name", "options"), POLICIES)
+def test_our_draws_in_torchvision(name: str, options: dict[str, int], generation: Any) -> None:
+    """The other way round: built-in policies draw, torchvision's functions apply what was drawn."""
+    augment = ddas.Augment(ddas.Policy.builtin(name, **options), epochs=1, seed=7)
+    images = [IMAGES[image] for image in ("random 32x32", "china 131x97", "random 17x33", "gradient 64x48")]
     kinds = set()
     for index in range(300):
-        image = IMAGES[names[index % len(names)]]
+        image = images[index % len(images)]
         drawn = augment.drawn(index)
-        assert len(drawn) == 2
         expected = image
         for operation in drawn:
             kinds.add(operation["kind"])
             expected = generation(expected, *in_torchvision(operation, image))
         assert_same(augment(image, index=index), expected, drawn)
-    assert len(kinds) == 14
+    assert len(kinds) > 8
+
+
+SIDES = (32, 224, 331, 600)
+
+
+def key_of_torchvision(kind: str, i: int, space: Any) -> tuple[Any, ...]:
+    """What tells operations apart: the kind, whether the sign is drawn, and what the argument comes to.
+
+    Of bin `i` of the table that `space` makes for an image's size.
+    """
+    magnitudes, signed = space((1, 1))[kind]
+    if kind.startswith("Translate"):
+        return (kind, signed, tuple(int(space((side, side))[kind][0][i].item()) for side in SIDES))
+    if not magnitudes.ndim:
+        return (kind, signed, None)
+    magnitude = magnitudes[i].item()
+    return (kind, signed, 1.0 + magnitude if kind in FACTORS else magnitude)
+
+
+def key_of_ours(operation: Operation) -> tuple[Any, ...]:
+    kind = operation["kind"]
+    signed = operation.get("sign") == "random"
+    if kind.startswith("Translate"):
+        if "fraction" in operation:
+            assert operation["rounding"] == "truncate"
+            return (kind, signed, tuple(int(np.float32(operation["fraction"] * side)) for side in SIDES))
+        return (kind, signed, tuple(int(operation["pixels"]) for _ in SIDES))
+    return (kind, signed, operation["factor"] if kind in FACTORS else operation.get(ARGUMENTS.get(kind, "")))
+
+
+def shares(entries: list[tuple[Any, float]]) -> dict[Any, float]:
+    """The probability of each entry; equal ones are one."""
+    sums: dict[Any, float] = {}
+    for entry, share in entries:
+        sums[entry] = sums.get(entry, 0.0) + share
+    return {entry: pytest.approx(share, abs=1e-9) for entry, share in sums.items() if share > 0}
+
+
+def of_policy(policy: ddas.Policy, entry_key: Any) -> dict[Any, float]:
+    (snapshot,) = policy.snapshots
+    assert snapshot.total_probability == 1.0
+    entries = zip(policy.operations, snapshot.operation_probabilities, strict=True)
+    sums: dict[Any, float] = {}
+    for operation, share in entries:
+        sums[entry_key(operation)] = sums.get(entry_key(operation), 0.0) + share
+    return sums
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, 30])
+def test_the_built_in_randaugment(magnitude: int) -> None:
+    policy = ddas.Policy.builtin("randaugment", magnitude=magnitude)
+    space = FAMILIES["RandAugment"]
+    expected = [(key_of_torchvision(kind, magnitude, space), 1 / 14) for kind in space((1, 1))]
+    assert policy.draws_per_sample == 2
+    assert of_policy(policy, key_of_ours) == shares(expected)
+
+
+def test_the_built_in_trivialaugment() -> None:
+    policy = ddas.Policy.builtin("trivialaugment-wide")
+    space = FAMILIES["TrivialAugmentWide"]
+    expected = [(key_of_torchvision(kind, i, space), 1 / 14 / 31) for kind in space((1, 1)) for i in range(31)]
+    assert policy.draws_per_sample == 1
+    assert of_policy(policy, key_of_ours) == shares(expected)
+
+
+@pytest.mark.parametrize("of", autoaugment.AutoAugmentPolicy)
+def test_the_built_in_autoaugment(of: autoaugment.AutoAugmentPolicy) -> None:
+    policy = ddas.Policy.builtin(f"autoaugment-{of.value}")
+    space = FAMILIES["AutoAugment"]
+
+    def pair(entry: dict[str, Any]) -> tuple[Any, ...]:
+        assert entry["kind"] == "Sequence"
+        return tuple((step["probability"], key_of_ours(step["operation"])) for step in entry["steps"] if step["probability"] > 0)
+
+    pairs = transforms.AutoAugment(of).policies
+    assert len(pairs) == 25
+    expected = [
+        (tuple((p, key_of_torchvision(kind, i or 0, space)) for kind, p, i in steps if p > 0), 1 / 25) for steps in pairs
+    ]
+    assert policy.draws_per_sample == 1
+    assert of_policy(policy, pair) == shares(expected)
