@@ -134,7 +134,7 @@ fn no_damage_ends_the_process_or_gives_wrong_data() {
     std::fs::create_dir(&path).unwrap();
     let mut random = Random(2);
     let (mut opened, mut refused, mut samples) = (0, 0, 0);
-    for case in 0..600 {
+    for case in 0..1000 {
         let mut damaged = data.clone();
         let mut described = manifest.clone();
         let what = match case % 4 {
@@ -184,10 +184,10 @@ fn no_damage_ends_the_process_or_gives_wrong_data() {
     }
     // Both outcomes have to have been met for this to mean something.
     assert!(
-        opened > 100 && refused > 200 && samples > 300,
+        opened > 170 && refused > 340 && samples > 500,
         "{opened} opened, {refused} refused, {samples} samples"
     );
-    println!("all cases done");
+    println!("all cases done: {opened} opened, {refused} refused, {samples} damaged samples named");
 }
 
 #[test]
@@ -301,16 +301,30 @@ fn what_is_missing_or_foreign_is_said() {
         (
             "\"samples\": 150",
             "\"samples\": \"x\"",
-            "field `samples`: invalid type",
+            "field `samples` is \"x\"; expected a whole number",
         ),
-        ("\"classes\"", "\"klasses\"", "missing field `classes`"),
+        (
+            "\"classes\"",
+            "\"klasses\"",
+            "field `classes` is missing; expected a list of names",
+        ),
+        (
+            "\"a\",",
+            "7,",
+            "field `classes` is [7,\"b\",\"c\"]; expected a list of names",
+        ),
+        (
+            "\"options\": {}",
+            "\"options\": {\"limit\": 3}",
+            "field `packed.options.limit` is 3; expected a text",
+        ),
         (
             "\"page_size\": 4096",
             "\"page_size\": 512",
             "the manifest says 512",
         ),
         ("    50,\n", "    49,\n", "does not add up"),
-        ("{", "", "field"),
+        ("{", "", "not JSON from line 2, column"),
     ];
     for (from, to, expected) in cases {
         assert!(manifest.contains(from), "{from}");
@@ -487,7 +501,7 @@ fn samples_that_no_reader_would_accept_are_not_written() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("label 3 is used, but only 2 classes are named"),
+        error.contains("label 3 is used, but the classes named are only 2"),
         "{error}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -132,8 +132,9 @@ pub enum PlanError {
     NotInPairs,
     /// Leaving the short batch out leaves nothing.
     #[error(
-        "the dataset has {samples} samples, fewer than one batch of {batch_size}, and the short last batch is to be \
-         dropped: nothing is left; pad it, or take a smaller batch"
+        "the dataset has {samples} {}, fewer than one batch of {batch_size}, and the short last batch is to be \
+         dropped: nothing is left; pad it, or take a smaller batch",
+        if *samples == 1 { "sample" } else { "samples" }
     )]
     NothingLeft {
         /// Samples in the dataset.

@@ -322,21 +322,23 @@ fn by_class(dataset: &ddas_formats::Dataset, split: Option<&HashSplit>) -> Resul
     let reader = dataset.reader()?;
     let mut labels = vec![u32::MAX; len as usize];
     let mut starts = vec![0usize; classes + 1];
-    for index in 0..len {
-        if split.is_some_and(|split| !split.contains(u64::from(index))) {
-            continue;
+    let mut beyond = None;
+    reader.for_each_label(&mut |index, label| {
+        if split.is_some_and(|split| !split.contains(index)) {
+            return;
         }
-        let label = reader.label(u64::from(index))?;
-        let class = usize::try_from(label)
-            .ok()
-            .filter(|&class| class < classes)
-            .ok_or_else(|| {
-                refuse(format!(
-                    "sample {index} has label {label}, of {classes} classes"
-                ))
-            })?;
-        labels[index as usize] = class as u32;
-        starts[class + 1] += 1;
+        match usize::try_from(label) {
+            Ok(class) if class < classes => {
+                labels[index as usize] = class as u32;
+                starts[class + 1] += 1;
+            }
+            _ => beyond = beyond.or(Some((index, label))),
+        }
+    })?;
+    if let Some((index, label)) = beyond {
+        return Err(refuse(format!(
+            "sample {index} has label {label}, of {classes} classes"
+        )));
     }
     for class in 0..classes {
         starts[class + 1] += starts[class];

@@ -38,11 +38,7 @@ fn verify_names_the_flipped_sample() {
     let ended = sandbox.run("verify flipped.lmdb");
     ended.failed(
         1,
-        &[
-            "flipped.lmdb",
-            "1 of 50 samples are damaged",
-            "content hash",
-        ],
+        &["flipped.lmdb", "1 of 50 samples is damaged", "content hash"],
     );
     assert!(
         ended.stdout.starts_with("sample 31: damaged: "),
@@ -229,7 +225,7 @@ fn a_sample_that_does_not_decode_is_named() {
         .finish(vec!["only".to_owned()], Packed::default())
         .unwrap();
     let ended = sandbox.run("verify torn.lmdb");
-    ended.failed(1, &["torn.lmdb", "1 of 12 samples do not decode"]);
+    ended.failed(1, &["torn.lmdb", "1 of 12 samples does not decode"]);
     assert!(
         ended.stdout.starts_with("sample 7: does not decode: "),
         "{}",

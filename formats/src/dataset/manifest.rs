@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -88,29 +89,7 @@ impl Manifest {
             }
             Err(error) => return Err(Error::io(&path)(error)),
         }
-        // Format and version first: a newer layout should be called that, not "missing field".
-        #[derive(Deserialize)]
-        struct Head {
-            format: String,
-            version: u32,
-        }
-        let head: Head = parse(&path, &text)?;
-        if head.format != FORMAT {
-            return Err(Error::file(
-                &path,
-                format!("field `format` is {:?}; expected {FORMAT:?}", head.format),
-            ));
-        }
-        if head.version != VERSION {
-            return Err(Error::file(
-                &path,
-                format!(
-                    "field `version` is {}; this build reads version {VERSION}",
-                    head.version
-                ),
-            ));
-        }
-        let manifest: Manifest = parse(&path, &text)?;
+        let manifest = read_json(&text).map_err(|reason| Error::file(&path, reason))?;
         manifest
             .check()
             .map_err(|reason| Error::file(&path, reason))?;
@@ -158,15 +137,106 @@ impl Manifest {
     }
 }
 
-fn parse<'de, T: Deserialize<'de>>(path: &Path, text: &'de str) -> Result<T> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = error.path().to_string();
-        Error::file(path, format!("field `{field}`: {}", error.inner()))
+/// The manifest in `text`.
+///
+/// # Errors
+/// Says which field is missing or what it holds, and what was expected.
+fn read_json(text: &str) -> std::result::Result<Manifest, String> {
+    let json: Value = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "not JSON from line {}, column {} on; expected a manifest as `ddas-loader pack` writes it",
+            error.line(),
+            error.column()
+        )
     })?;
-    json.end()
-        .map_err(|error| Error::file(path, error.to_string()))?;
-    Ok(value)
+    let top = Fields {
+        name: "",
+        values: json
+            .as_object()
+            .ok_or("not an object; expected a manifest as `ddas-loader pack` writes it")?,
+    };
+    // Format and version first: a newer layout should be called that, not "a field is missing".
+    let (format, version) = (top.text("format")?, top.number("version")?);
+    if format != FORMAT {
+        return Err(format!("field `format` is {format:?}; expected {FORMAT:?}"));
+    }
+    if version != u64::from(VERSION) {
+        return Err(format!(
+            "field `version` is {version}; this build reads version {VERSION}"
+        ));
+    }
+    let packed = Fields {
+        name: "packed.",
+        values: top.take("packed", "an object", Value::as_object)?,
+    };
+    let options = Fields {
+        name: "packed.options.",
+        values: packed.take("options", "an object", Value::as_object)?,
+    };
+    let named = options
+        .values
+        .keys()
+        .map(|name| Ok((name.clone(), options.text(name)?)));
+    let classes = top.take("classes", "a list of names", |value| {
+        let names = value.as_array()?.iter();
+        names.map(|name| name.as_str().map(str::to_owned)).collect()
+    })?;
+    let samples_per_class = top.take("samples_per_class", "a list of whole numbers", |value| {
+        value.as_array()?.iter().map(Value::as_u64).collect()
+    })?;
+    Ok(Manifest {
+        format,
+        version: VERSION,
+        samples: top.number("samples")?,
+        classes,
+        samples_per_class,
+        content_hash: top.text("content_hash")?,
+        bytes: top.number("bytes")?,
+        page_size: top.take("page_size", "a whole number below 2^32", |value| {
+            value.as_u64()?.try_into().ok()
+        })?,
+        packed: Packed {
+            source: packed.text("source")?,
+            name: packed.text("name")?,
+            options: named.collect::<std::result::Result<_, String>>()?,
+            tool: packed.text("tool")?,
+        },
+    })
+}
+
+/// The fields of an object in the manifest.
+struct Fields<'a> {
+    /// Where they stand, for messages.
+    name: &'static str,
+    values: &'a serde_json::Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    fn take<T>(
+        &self,
+        field: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> std::result::Result<T, String> {
+        let name = format!("{}{field}", self.name);
+        match self.values.get(field) {
+            None => Err(format!("field `{name}` is missing; expected {expected}")),
+            Some(value) => read(value).ok_or_else(|| {
+                let text = value.to_string();
+                let found: String = text.chars().take(60).collect();
+                let more = if found.len() < text.len() { " .." } else { "" };
+                format!("field `{name}` is {found}{more}; expected {expected}")
+            }),
+        }
+    }
+
+    fn number(&self, field: &str) -> std::result::Result<u64, String> {
+        self.take(field, "a whole number from 0 on", Value::as_u64)
+    }
+
+    fn text(&self, field: &str) -> std::result::Result<String, String> {
+        self.take(field, "a text", |value| value.as_str().map(str::to_owned))
+    }
 }
 
 fn missing(dataset: &Path) -> String {

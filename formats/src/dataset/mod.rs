@@ -165,18 +165,39 @@ impl DatasetReader {
         record::decode(key, value).map_err(|reason| self.damaged(index, reason))
     }
 
-    /// The label that the record of sample `index` has in its header. Its checksum is not looked at, so that the image is
-    /// not read from the disk: [`get`](DatasetReader::get) checks both.
+    /// Calls `visit` with number and label of every sample, in order: the label that its record has in the header. The
+    /// checksum is not looked at, so that images are not read from the disk: [`get`](DatasetReader::get) checks both.
     ///
     /// # Errors
-    /// [`Error::NoSuchSample`] and [`Error::DamagedSample`], as far as the header shows it.
-    pub fn label(&self, index: u64) -> Result<i64> {
-        let place = self.place(index)?;
-        let map = &self.dataset.inner.map;
-        map.get(place.start..place.start + place.len)
-            .ok_or_else(|| "its record lies beyond the file".to_owned())
-            .and_then(record::label)
-            .map_err(|reason| self.damaged(index, reason))
+    /// [`Error::File`] when the tree of samples or the header of one is not as it was written.
+    pub fn for_each_label(&self, visit: &mut dyn FnMut(u64, i64)) -> Result<()> {
+        let Inner {
+            meta, map, path, ..
+        } = &*self.dataset.inner;
+        // Records as small as these lie in the tree itself, which is then worth reading ahead; larger ones lie between its
+        // pages, and would be read with it. Only hints, both.
+        let is_dense = (map.len() as u64) < 4096 * self.dataset.len();
+        if is_dense {
+            let _ = map.advise(Advice::Sequential);
+        }
+        let mut at = 0;
+        let scanned = btree::scan(map, meta, &mut |index, place| {
+            at = index;
+            let value = map
+                .get(place.start..place.start + place.len)
+                .ok_or("its record lies beyond the file")?;
+            visit(index, record::label(value)?);
+            Ok(())
+        });
+        if is_dense {
+            let _ = map.advise(Advice::Random);
+        }
+        scanned.map_err(|reason| {
+            let reason = format!(
+                "{reason} (at sample {at} or behind it); `ddas-loader verify` lists what is damaged"
+            );
+            Error::file(path, reason)
+        })
     }
 
     /// The record of `index`, unchecked.

@@ -247,7 +247,7 @@ impl DatasetWriter {
             let (label, known) = (self.samples_per_class.len() - 1, classes.len());
             return Err(Error::file(
                 &self.out,
-                format!("label {label} is used, but only {known} classes are named"),
+                format!("label {label} is used, but the classes named are only {known}"),
             ));
         }
         self.samples_per_class.resize(classes.len(), 0);

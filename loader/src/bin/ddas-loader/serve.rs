@@ -207,14 +207,14 @@ fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) ->
         _ => format!("{}; ", stream.description()),
     };
     let about = format!(
-        "{what}{} threads, seed {}, {}, {} steps per epoch, epochs {} to {}",
-        options.threads,
+        "{what}{}, seed {}, {}, {} per epoch, epochs {} to {}",
+        report::counted(options.threads as u64, "thread", "threads"),
         plan.seed,
         stream.policy_digest().map_or_else(
             || "no policy".to_owned(),
             |digest| format!("policy {digest}")
         ),
-        stream.plan.steps_per_epoch(),
+        report::counted(stream.plan.steps_per_epoch(), "step", "steps"),
         plan.start.epoch,
         plan.epochs - 1,
     );
@@ -223,10 +223,10 @@ fn describe(stream: &Stream, options: &DaemonOptions) -> impl FnOnce(&Daemon) ->
         let shape = daemon.shape();
         let ring = shape.slots as u64 * shape.batch_size as u64 * (shape.sample_bytes as u64 + 16);
         format!(
-            "name {name}, socket {}, {ranks} x {} slots of {} samples ({} in shared memory), {about}; waiting for {}",
+            "name {name}, socket {}, {ranks} x {} slots of {} ({} in shared memory), {about}; waiting for {}",
             daemon.socket().display(),
             shape.slots,
-            shape.batch_size,
+            report::counted(shape.batch_size as u64, "sample", "samples"),
             report::bytes(ring * u64::from(ranks)),
             match (consumers, ranks) {
                 (1, 1) => "a consumer".to_owned(),

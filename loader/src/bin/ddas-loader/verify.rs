@@ -49,30 +49,41 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         if total > samples.len() as u64 {
             report::print_line(&format!(
-                "and {} more samples: {what}",
-                total - samples.len() as u64
+                "and {}: {what}",
+                report::counted(total - samples.len() as u64, "more sample", "more samples")
             ))?;
         }
     }
     if verdict.is_sound() {
         return report::print_line(&format!(
-            "{}: all {} samples are sound, content hash {}",
+            "{}: {} sound, content hash {}",
             arguments.dataset.display(),
-            stored.samples,
+            match stored.samples {
+                1 => "its one sample is".to_owned(),
+                all => format!("all {all} samples are"),
+            },
             dataset.manifest().content_hash
         ));
     }
     let mut problems = Vec::new();
     if stored.damaged > 0 {
         problems.push(format!(
-            "{} of {} samples are damaged",
-            stored.damaged, stored.samples
+            "{} of {} {} damaged",
+            stored.damaged,
+            report::counted(stored.samples, "sample", "samples"),
+            if stored.damaged == 1 { "is" } else { "are" },
         ));
     }
     if verdict.undecodable > 0 {
         problems.push(format!(
-            "{} of {} samples do not decode",
-            verdict.undecodable, stored.samples
+            "{} of {} {} not decode",
+            verdict.undecodable,
+            report::counted(stored.samples, "sample", "samples"),
+            if verdict.undecodable == 1 {
+                "does"
+            } else {
+                "do"
+            },
         ));
     }
     if !stored.content_hash_matches {
