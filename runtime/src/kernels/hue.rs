@@ -161,7 +161,9 @@ mod tests {
 
     #[test]
     fn every_version_and_every_rest_gives_the_same() {
-        let colours: Vec<u8> = (0..3 * 1000u32).map(|i| ((i * i * 31) >> 5) as u8).collect();
+        let colours: Vec<u8> = (0..3 * 1000u32)
+            .map(|i| ((i * i * 31) >> 5) as u8)
+            .collect();
         let mut plain = Vec::new();
         on_every_cpu(|cpu| {
             let mut pixels = colours.clone();

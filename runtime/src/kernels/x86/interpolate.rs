@@ -79,10 +79,13 @@ fn for_pixels(
     }
 }
 
-/// Byte `i` of 8 numbers of 64 bits.
+/// 2^52: the sum with an integer below it holds that in its lowest bits.
+const BIAS: f64 = (1u64 << 52) as f64;
+
+/// Byte `i` of 8 numbers of 64 bits, plus [`BIAS`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
-fn byte(numbers: __m512i, i: usize) -> __m512d {
+fn biased_byte(numbers: __m512i, i: usize) -> __m512d {
     const BYTES: [[u8; 64]; 6] = {
         let mut indices = [[0; 64]; 6];
         let mut i = 0;
@@ -93,7 +96,9 @@ fn byte(numbers: __m512i, i: usize) -> __m512d {
         indices
     };
     let lowest = 0x0101_0101_0101_0101;
-    _mm512_cvtepi64_pd(_mm512_maskz_permutexvar_epi8(
+    let bias = _mm512_castpd_si512(_mm512_set1_pd(BIAS));
+    _mm512_castsi512_pd(_mm512_mask_permutexvar_epi8(
+        bias,
         lowest,
         load_512(&BYTES[i]),
         numbers,
@@ -139,9 +144,11 @@ pub(super) fn bilinear(
         let (upper, lower) = (read(offset), read(_mm256_add_epi32(offset, stride)));
         let channel = |channel: usize| {
             let along = |pixels: __m512i| {
-                let (left, right) = (byte(pixels, channel), byte(pixels, channel + 3));
+                let left = biased_byte(pixels, channel);
+                let right = biased_byte(pixels, channel + 3);
+                // Both differences are exact.
                 let rise = _mm512_mul_pd(_mm512_sub_pd(right, left), x.fraction);
-                _mm512_add_pd(left, rise)
+                _mm512_add_pd(_mm512_sub_pd(left, _mm512_set1_pd(BIAS)), rise)
             };
             let (upper, lower) = (along(upper), along(lower));
             let rise = _mm512_mul_pd(_mm512_sub_pd(lower, upper), y.fraction);

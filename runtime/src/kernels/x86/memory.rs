@@ -76,3 +76,17 @@ pub(super) fn store_64(bytes: &mut [u8; 8], value: __m128i) {
     // SAFETY: writes the 8 bytes of the array; no alignment is asked for.
     unsafe { _mm_storel_epi64(bytes.as_mut_ptr().cast(), value) }
 }
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_256(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the array; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_256(bytes: &mut [u8; 32], value: __m256i) {
+    // SAFETY: writes the 32 bytes of the array; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), value) }
+}

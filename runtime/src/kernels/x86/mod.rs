@@ -41,7 +41,11 @@ macro_rules! run {
 
 /// Sets every value through `table`.
 pub(super) fn apply_table(values: &mut [u8], table: &[u8; 256]) -> bool {
-    run!(avx512: table::apply_one(values, table)).is_some()
+    run!(
+        avx512: table::apply_one(values, table),
+        avx2: table::apply_one_avx2(values, table)
+    )
+    .is_some()
 }
 
 /// Sets every value of each channel through the channel's table.

@@ -1,8 +1,10 @@
-//! Look-up of bytes in tables of 256, held in four registers.
+//! Look-up of bytes in tables of 256, held in registers.
 
 use std::arch::x86_64::*;
 
-use super::memory::{load_512, load_some_512, store_512, store_some_512};
+use super::memory::{
+    load_128, load_256, load_512, load_some_512, store_256, store_512, store_some_512,
+};
 
 type Registers = [__m512i; 4];
 
@@ -37,6 +39,31 @@ fn look_up(values: __m512i, table: &Registers) -> __m512i {
     let below_128 = _mm512_permutex2var_epi8(table[0], values, table[1]);
     let others = _mm512_permutex2var_epi8(table[2], values, table[3]);
     _mm512_mask_blend_epi8(_mm512_movepi8_mask(values), below_128, others)
+}
+
+/// Every value through one table, 16 of its entries at a time.
+#[target_feature(enable = "avx2")]
+pub(super) fn apply_one_avx2(values: &mut [u8], table: &[u8; 256]) {
+    let mut parts = [_mm256_setzero_si256(); 16];
+    for (register, part) in parts.iter_mut().zip(table.as_chunks::<16>().0) {
+        *register = _mm256_broadcastsi128_si256(load_128(part));
+    }
+    let sixteen = _mm256_set1_epi8(16);
+    let (blocks, rest) = values.as_chunks_mut::<32>();
+    for block in blocks {
+        let mut indices = load_256(block);
+        let mut found = _mm256_setzero_si256();
+        for part in parts {
+            // Indices from 16 on get their highest bit set, and look up 0.
+            let within = _mm256_adds_epu8(indices, _mm256_set1_epi8(0x70));
+            found = _mm256_or_si256(found, _mm256_shuffle_epi8(part, within));
+            indices = _mm256_sub_epi8(indices, sixteen);
+        }
+        store_256(block, found);
+    }
+    for value in rest {
+        *value = table[usize::from(*value)];
+    }
 }
 
 /// Interleaved channels, each through its own table.
