@@ -12,7 +12,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ddas_formats::{Encoding, Policy, Sample, SearchSpace, Snapshot};
 use ddas_runtime::{
-    Decoder, Dtype, Image, Layout, OutputFormat, Pipeline, PipelineScratch, Recipe,
+    Decoder, Dtype, Image, Layout, OutputFormat, PassOrder, Pipeline, PipelineScratch, Recipe,
+    Rect, ResizeFilter, Resizer,
 };
 
 /// Two JPEGs of smooth colours, edges and grain, encoded once by
@@ -61,6 +62,67 @@ fn decode(criterion: &mut Criterion) {
             });
         });
     }
+    // As much of it as a random resized crop asks for on average.
+    let region = Rect {
+        x: 70,
+        y: 50,
+        width: 360,
+        height: 280,
+    };
+    group.throughput(Throughput::Bytes(u64::from(
+        region.width * region.height * 3,
+    )));
+    group.bench_function("jpeg-500x375-region", |bencher| {
+        bencher.iter(|| {
+            decoder
+                .decode_region(
+                    Encoding::Jpeg,
+                    500,
+                    375,
+                    black_box(LARGE),
+                    region,
+                    &mut image,
+                )
+                .expect("a whole image")
+        });
+    });
+    group.finish();
+}
+
+fn resize(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("resize");
+    let mut image = Image::default();
+    Decoder::new()
+        .decode(Encoding::Jpeg, 500, 375, LARGE, &mut image)
+        .expect("a whole image");
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: 500,
+        height: 375,
+    };
+    let mut resizer = Resizer::default();
+    let mut target = Image::default();
+    for (name, filter) in [
+        ("bilinear", ResizeFilter::Bilinear),
+        ("bicubic", ResizeFilter::Bicubic),
+    ] {
+        group.bench_function(BenchmarkId::new("500x375-to-224", name), |bencher| {
+            bencher.iter(|| {
+                let order = PassOrder::Pillow13;
+                resizer
+                    .resize_crop(
+                        black_box(&image),
+                        whole,
+                        (224, 224),
+                        filter,
+                        order,
+                        &mut target,
+                    )
+                    .expect("a crop within the image")
+            });
+        });
+    }
     group.finish();
 }
 
@@ -90,7 +152,12 @@ fn process(criterion: &mut Criterion) {
                 (Dtype::U8, Layout::Nhwc),
             ] {
                 // The output format matters where little else is done.
-                if (dtype, layout) != f32_nchw && (*name != "cifar-raw" || policy.is_some()) {
+                let matters = match *name {
+                    "cifar-raw" => policy.is_none(),
+                    "imagenet-jpeg" => policy.is_none() && dtype == Dtype::U8,
+                    _ => false,
+                };
+                if (dtype, layout) != f32_nchw && !matters {
                     continue;
                 }
                 let recipe = Recipe::named(recipe).expect("a known recipe");
@@ -115,5 +182,5 @@ fn process(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, process);
+criterion_group!(benches, decode, resize, process);
 criterion_main!(benches);

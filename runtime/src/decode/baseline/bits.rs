@@ -59,12 +59,11 @@ impl Cursor {
         Some(())
     }
 
-    /// Passes over bits, of those that are there: as many as the lower six bits
-    /// of `count` say.
+    /// Passes over `count` bits, of those that are there.
     #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) {
         self.bits <<= count & 63;
-        self.count -= count & 63;
+        self.count -= count;
     }
 }
 

@@ -188,9 +188,9 @@ pub(super) struct AcTable {
 
 /// One or two symbols with their values, or what else there is.
 ///
-/// From the lowest bit on: 6, how many bits are read; 4, the zeros before the
+/// From the lowest bit on: 8, how many bits are read; 4, the zeros before the
 /// first coefficient; 6, how far the last coefficient is from the one that
-/// comes next, or [`Entry::OTHER`]; 8, the value of the first coefficient; 8,
+/// comes next, or [`Entry::OTHER`]; 7, the value of the first coefficient; 7,
 /// the value of the second, the same if there is one, or [`Other`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry(u32);
@@ -214,8 +214,9 @@ impl Entry {
     const LONG: Entry = Entry::new(0, 0, Entry::OTHER, 0, Other::Long as i8);
 
     const fn new(bits: u32, run: u32, last: u32, first: i8, second: i8) -> Self {
-        let values = (first.cast_unsigned() as u32) << 16 | (second.cast_unsigned() as u32) << 24;
-        Entry(bits | run << 6 | last << 10 | values)
+        let first = (first.cast_unsigned() as u32 & 0x7f) << 18;
+        let second = (second.cast_unsigned() as u32) << 25;
+        Entry(bits | run << 8 | last << 12 | first | second)
     }
 
     fn of(symbol: Symbol, value: i32) -> Self {
@@ -227,7 +228,7 @@ impl Entry {
             return Entry::LONG;
         }
         match i8::try_from(value) {
-            Ok(value) if bits <= BITS as u32 => Entry::new(bits, run, run, value, value),
+            Ok(value @ -64..=63) if bits <= BITS as u32 => Entry::new(bits, run, run, value, value),
             _ => Entry::new(
                 bits,
                 run,
@@ -253,35 +254,29 @@ impl Entry {
         Some(Entry::new(bits, run, last, self.first(), second))
     }
 
-    /// How many bits to pass over, in the lower six.
-    #[inline(always)]
-    pub(super) fn bits_and_more(self) -> u32 {
-        self.0
-    }
-
     #[inline(always)]
     pub(super) fn bits(self) -> u32 {
-        self.0 & 63
+        self.0 & 0xff
     }
 
     #[inline(always)]
     pub(super) fn run(self) -> usize {
-        (self.0 >> 6 & 15) as usize
+        (self.0 >> 8 & 15) as usize
     }
 
     #[inline(always)]
     pub(super) fn last(self) -> usize {
-        (self.0 >> 10 & 63) as usize
+        (self.0 >> 12 & 63) as usize
     }
 
     #[inline(always)]
     pub(super) fn first(self) -> i8 {
-        (self.0 >> 16) as i8
+        ((self.0 << 7) as i32 >> 25) as i8
     }
 
     #[inline(always)]
     pub(super) fn second(self) -> i8 {
-        (self.0 >> 24) as i8
+        (self.0 as i32 >> 25) as i8
     }
 
     #[inline(always)]
@@ -295,6 +290,13 @@ impl Entry {
             2 => Other::Wide,
             _ => Other::Long,
         })
+    }
+
+    /// Whether it is [`Other::End`] or [`Other::OneAndEnd`], of those that are
+    /// something else.
+    #[inline(always)]
+    pub(super) fn is_an_end(self) -> bool {
+        self.0 >> 26 == 0 && self.last() == Entry::OTHER as usize
     }
 
     /// The symbol of [`Other::Wide`].

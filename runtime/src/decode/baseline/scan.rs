@@ -300,10 +300,8 @@ fn read_block<const PUT: bool>(
     let change = first_value(cursor, bytes, dc)?;
     // The next coefficient.
     let mut next = 1;
-    loop {
-        // Bits for three look-ups, and for what a rarity takes after two.
-        cursor.refill(bytes)?;
-        for _ in 0..3 {
+    macro_rules! look_up {
+        ($after_a_rarity:expr) => {
             let entry = ac.look_up(cursor.bits);
             let (first, last) = (next + entry.run(), next + entry.last());
             if PUT {
@@ -313,17 +311,12 @@ fn read_block<const PUT: bool>(
                 pair[usize::from(places[last & 0x7f])] = entry.second().into();
             }
             if last >= BLOCK - 1 {
-                match entry.other() {
-                    Some(Other::End) => {
-                        cursor.skip(entry.bits_and_more());
-                        return Some((change, next > 1));
-                    }
-                    Some(Other::OneAndEnd) if first < BLOCK - 1 => {
-                        cursor.skip(entry.bits_and_more());
-                        return Some((change, true));
-                    }
-                    _ => {}
+                // Before the last coefficient: after it, there is no end.
+                if entry.is_an_end() && first < BLOCK - 1 {
+                    cursor.skip(entry.bits());
+                    return Some((change, next > 1 || entry.second() != Other::End as i8));
                 }
+                cursor.refill(bytes)?;
                 let symbol = if entry.other() == Some(Other::Wide) {
                     entry.wide()
                 } else {
@@ -345,15 +338,27 @@ fn read_block<const PUT: bool>(
                     return Some((change, true));
                 }
                 next = place + 1;
-                break;
+                $after_a_rarity;
             }
-            cursor.skip(entry.bits_and_more());
+            cursor.skip(entry.bits());
             next = last + 1;
-        }
+        };
+    }
+    // The first value leaves bits for two look-ups.
+    'first: {
+        look_up!(break 'first);
+        look_up!(break 'first);
+    }
+    loop {
+        cursor.refill(bytes)?;
+        look_up!(continue);
+        look_up!(continue);
+        look_up!(continue);
+        look_up!(continue);
     }
 }
 
-/// The difference of the first coefficient; leaves bits for one look-up.
+/// The difference of the first coefficient; leaves bits for two look-ups.
 #[inline(always)]
 fn first_value(cursor: &mut Cursor, bytes: &[u8; BUFFER], dc: &DcTable) -> Option<i32> {
     cursor.refill(bytes)?;
