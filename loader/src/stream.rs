@@ -73,12 +73,16 @@ impl Stream {
         Stream::build(options, policy, samples)
     }
 
-    /// As [`Stream::open`], with a policy that has been read already: `options.policy` is not looked at.
+    /// As [`Stream::with_samples`], with a policy that has been read already: `options.policy` is not looked at.
     ///
     /// # Errors
     /// As [`Stream::open`].
-    pub fn with_policy(options: StreamOptions, policy: Option<Policy>) -> Result<Stream> {
-        Stream::build(options, policy, SampleOptions::default())
+    pub fn with_policy(
+        options: StreamOptions,
+        policy: Option<Policy>,
+        samples: SampleOptions,
+    ) -> Result<Stream> {
+        Stream::build(options, policy, samples)
     }
 
     fn build(

@@ -228,6 +228,7 @@ class Embedded:
         world_size: int,
         start: tuple[int, int],
         last: str,
+        samples: dict[str, Any],
     ) -> Embedded: ...
     @property
     def info(self) -> str: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from typing import Any, Mapping, NoReturn
+from typing import Any, Iterable, Mapping, NoReturn
 
 from ddas import _ddas
 from ddas._state import place_in
@@ -36,6 +36,12 @@ class Loader(Batches):
     - `start`: epoch and step to begin with.
     - `last`: "pad" for a short last batch in every epoch, "drop" to leave its samples out.
     - `timeout`: longest wait for a batch in seconds; None waits for as long as it takes.
+    - `mix`: further datasets of the same classes and their weights, [("more.lmdb", 0.5)]: one of its samples for two
+      of `dataset`. `sampling`: "uniform", or "class-balanced" for each class as often as any other. `split`: "train" or
+      "validation", told apart by a hash of the sample's number, with `validation_fraction` and `split_seed`.
+      `epoch_samples`: samples of an epoch, as many as there are by default.
+    - `on_bad`: "fail", or "substitute" to put another sample of the epoch in the place of one that cannot be read:
+      at most `max_bad` different ones ("12" or "0.1%", the default), each noted in the file `bad_log`.
 
     Threads start with the first batch. Waiting releases the GIL and can be interrupted by Ctrl-C. `close()`, a `with`
     block or the end of the object's life ends them within the time of a few samples.
@@ -67,6 +73,15 @@ class Loader(Batches):
         last: str = "pad",
         timeout: float | None = None,
         environment: bool = True,
+        mix: Iterable[tuple[str | os.PathLike[str], float]] = (),
+        sampling: str = "uniform",
+        split: str | None = None,
+        validation_fraction: float = 0.1,
+        split_seed: int = 0,
+        epoch_samples: int | None = None,
+        on_bad: str = "fail",
+        max_bad: str | int | None = None,
+        bad_log: str | os.PathLike[str] | None = "bad_samples.jsonl",
     ) -> None:
         check_timeout(timeout)
         epoch, step = start
@@ -86,6 +101,17 @@ class Loader(Batches):
             world_size=world_size,
             start=(epoch, step),
             last=last,
+            samples={
+                "mix": list(mix),
+                "sampling": sampling,
+                "split": split,
+                "validation_fraction": validation_fraction,
+                "split_seed": split_seed,
+                "epoch_samples": epoch_samples,
+                "on_bad": on_bad,
+                "max_bad": None if max_bad is None else str(max_bad),
+                "bad_log": bad_log,
+            },
         )
         self._engine = engine
         super().__init__(engine, timeout)

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ddas_loader::ring::StreamInfo;
 use ddas_loader::{
-    EmbeddedError, EmbeddedLoader, EmbeddedOptions, LastBatch, Placement, Position, Stream,
-    StreamOptions,
+    BadBudget, EmbeddedError, EmbeddedLoader, EmbeddedOptions, HashSplit, LastBatch, OnBad,
+    Placement, Position, SampleOptions, Sampling, Stream, StreamOptions, Substitutes,
 };
 use ddas_runtime::OutputFormat;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -35,7 +35,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Opens and checks everything; threads start with the first batch.
     #[new]
-    #[pyo3(signature = (dataset, *, recipe, policy, epochs, batch_size, seed, threads, slots, dtype, layout, rank, world_size, start, last))]
+    #[pyo3(signature = (dataset, *, recipe, policy, epochs, batch_size, seed, threads, slots, dtype, layout, rank, world_size, start, last, samples))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
         py: Python<'_>,
@@ -53,6 +53,7 @@ impl Embedded {
         world_size: u32,
         start: (u32, u64),
         last: &str,
+        samples: Samples,
     ) -> PyResult<Self> {
         let small = |value: Option<&Bound<'_, PyAny>>, name: &str| {
             value
@@ -95,10 +96,15 @@ impl Embedded {
             slots: small(slots, "slots")?.map(|slots| slots as usize),
         };
         let policy = policy.map(|policy| read_policy(py, policy)).transpose()?;
+        let (samples, on_bad) = samples.resolve()?;
         let reports = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&reports);
         let loader = py
-            .detach(|| EmbeddedLoader::new(Stream::with_policy(options, policy)?, embedded))
+            .detach(|| {
+                let mut stream = Stream::with_policy(options, policy, samples)?;
+                stream.on_bad = on_bad;
+                EmbeddedLoader::new(stream, embedded)
+            })
             .map_err(errors::loader)?
             .on_epoch(move |report| {
                 let mut reports = written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,6 +217,83 @@ impl Embedded {
             owner: self.owner,
             user,
         }))
+    }
+}
+
+/// Which samples come and what becomes of bad ones, as `Loader` gathers its arguments.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Samples {
+    mix: Vec<(PathBuf, f64)>,
+    sampling: String,
+    split: Option<String>,
+    validation_fraction: f64,
+    split_seed: u64,
+    epoch_samples: Option<u64>,
+    on_bad: String,
+    max_bad: Option<String>,
+    bad_log: Option<PathBuf>,
+}
+
+impl Samples {
+    fn resolve(self) -> PyResult<(SampleOptions, OnBad)> {
+        let wrong = |name: &str, expected: &str, got: &str| {
+            Err(PyValueError::new_err(format!(
+                "`{name}` must be {expected}, got {got}"
+            )))
+        };
+        for (path, weight) in &self.mix {
+            if !(weight.is_finite() && *weight > 0.0) {
+                let pair = format!("{weight} for {}", path.display());
+                return wrong("mix", "pairs of a path and a weight above 0", &pair);
+            }
+        }
+        let sampling = match self.sampling.as_str() {
+            "uniform" => Sampling::Uniform,
+            "class-balanced" => Sampling::ClassBalanced,
+            other => {
+                let got = format!("{other:?}");
+                return wrong("sampling", "\"uniform\" or \"class-balanced\"", &got);
+            }
+        };
+        let fraction = self.validation_fraction;
+        if !(fraction > 0.0 && fraction < 1.0) {
+            let expected = "between 0 and 1";
+            return wrong("validation_fraction", expected, &fraction.to_string());
+        }
+        let split = match self.split.map(|part| part.parse()).transpose() {
+            Ok(part) => part.map(|part| HashSplit {
+                part,
+                validation_fraction: fraction,
+                seed: self.split_seed,
+            }),
+            Err(error) => return Err(PyValueError::new_err(format!("`split`: {error}"))),
+        };
+        if self.epoch_samples == Some(0) {
+            return wrong("epoch_samples", "at least 1", "0");
+        }
+        let most = match self.max_bad.map(|most| most.parse()).transpose() {
+            Ok(most) => most.unwrap_or(BadBudget::Percent(0.1)),
+            Err(error) => return Err(PyValueError::new_err(format!("`max_bad`: {error}"))),
+        };
+        let on_bad = match self.on_bad.as_str() {
+            "fail" => OnBad::Fail,
+            "substitute" => OnBad::Substitute(Substitutes {
+                most,
+                log: self.bad_log,
+            }),
+            other => {
+                let got = format!("{other:?}");
+                return wrong("on_bad", "\"fail\" or \"substitute\"", &got);
+            }
+        };
+        let samples = SampleOptions {
+            more: self.mix,
+            sampling,
+            split,
+            epoch_samples: self.epoch_samples,
+        };
+        Ok((samples, on_bad))
     }
 }
 

@@ -452,6 +452,53 @@ def test_a_damaged_sample_ends_the_stream_with_its_number(dataset: Dataset, tmp_
                 del batch
 
 
+def test_parts_mixtures_and_balance_are_those_of_serve(
+    serve: Serve, dataset: Dataset, photos: Dataset, tmp_path: Path
+) -> None:
+    """Every setting about samples gives the daemon's batches; a state knows them by the hash."""
+    train: dict[str, Any] = {"split": "train", "validation_fraction": 0.3, "split_seed": 4}
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("train", train, train),
+        ("validation", {**train, "split": "validation"}, {**train, "split": "validation"}),
+        ("balanced", {"sampling": "class-balanced", "epoch_samples": 30}, {"sampling": "class-balanced", "epoch_samples": 30}),
+        ("mixed", {"mix": [(dataset.path, 0.5)]}, {"mix": f"{dataset.path}=0.5"}),
+    ]
+    hashes = set()
+    for name, settings, flags in cases:
+        serve(dataset, name=name, **flags)
+        with ddas.connect(name) as stream, make(dataset, **settings) as loader:
+            assert loader.info.dataset_hash == stream.info.dataset_hash
+            hashes.add(loader.info.dataset_hash)
+            assert digests(loader) == digests(stream), name
+    assert len(hashes) == 4
+    parts = [
+        {int(index) for batch in make(dataset, epochs=1, **{**train, "split": part}) for index in batch.indices}
+        for part in ("train", "validation")
+    ]
+    assert parts[0] | parts[1] == set(range(43)) and not parts[0] & parts[1] and parts[1]
+    with pytest.raises(ddas.StateError, match="`dataset_hash`"):
+        make(dataset).load_state_dict(make(dataset, **train).state_dict())
+
+
+def test_a_damaged_sample_can_be_replaced(serve: Serve, dataset: Dataset, tmp_path: Path) -> None:
+    copy = tmp_path / "damaged.lmdb"
+    shutil.copytree(dataset.path, copy)
+    content = bytearray((copy / "data.mdb").read_bytes())
+    signature = b"\x89PNG\r\n\x1a\n"
+    content[content.index(signature) + 500] ^= 0x10
+    (copy / "data.mdb").write_bytes(content)
+    damaged = Dataset.__new__(Dataset)
+    damaged.path = copy
+    serve(damaged, on_bad="substitute", max_bad=2, bad_log=tmp_path / "served.jsonl")
+    with ddas.connect("train") as stream:
+        expected = digests(stream)
+    log = tmp_path / "made.jsonl"
+    with make(damaged, on_bad="substitute", max_bad=2, bad_log=log) as loader:
+        assert digests(loader) == expected
+        assert loader.progress()["bad_samples"] == 1
+    assert log.read_text() == (tmp_path / "served.jsonl").read_text() != ""
+
+
 def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises((OSError, ddas.DatasetError), match="nothing.lmdb"):
         ddas.Loader(tmp_path / "nothing.lmdb", recipe="cifar", epochs=1, batch_size=8)
@@ -478,6 +525,13 @@ def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> 
         ({"rank": 2, "world_size": 2}, "rank 2"),
         ({"rank": 1}, "world size is not known"),
         ({"timeout": -1}, "timeout"),
+        ({"mix": [(dataset.path, 0.0)]}, "mix.*above 0"),
+        ({"sampling": "balanced"}, "sampling.*class-balanced.*\"balanced\""),
+        ({"split": "test"}, "split.*train or validation"),
+        ({"split": "train", "validation_fraction": 1.0}, "validation_fraction"),
+        ({"epoch_samples": 0}, "epoch_samples"),
+        ({"on_bad": "skip"}, "on_bad.*\"skip\""),
+        ({"on_bad": "substitute", "max_bad": "many"}, "max_bad.*many"),
     ):
         with pytest.raises(ValueError, match=match):
             make(dataset, **settings)
