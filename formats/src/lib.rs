@@ -33,6 +33,7 @@ mod builtin;
 mod dataset;
 mod entry;
 mod error;
+mod export;
 mod image_header;
 mod import_npy;
 mod operation;
@@ -52,6 +53,7 @@ pub use dataset::{
 };
 pub use entry::{Argument, Candidate, Distribution, Entry, Round, Step, Steps, Variation};
 pub use error::{Error, Result};
+pub use export::{ExportNote, ExportTarget, Exported, Fidelity};
 pub use image_header::{
     Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, read_image_header,
 };

@@ -82,3 +82,46 @@ fn wrong_builtin_policies_are_wrong_usage() {
     }
     assert!(!sandbox.path("x.json").exists());
 }
+
+#[test]
+fn exports_say_what_differs() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run("policy builtin autoaugment-imagenet -o aa.json")
+        .succeeded();
+    let said = sandbox
+        .run("policy export aa.json --to albumentations --epoch 3 --epochs 10 -o aa.albumentations.json")
+        .succeeded();
+    assert!(said.contains("snapshot 0 for albumentations;"), "{said}");
+    let document: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(sandbox.path("aa.albumentations.json")).unwrap())
+            .unwrap();
+    assert_eq!(document["transform"]["__class_fullname__"], "Compose");
+    assert!(document["ddas"]["notes"].as_array().unwrap().len() > 10);
+    sandbox
+        .run("policy export aa.json --to albumentations --epoch 3 --epochs 10 --strict -o strict.json")
+        .failed(1, &["Equalize", "--strict"]);
+    assert!(!sandbox.path("strict.json").exists());
+    for library in ["mmpretrain", "mmdetection"] {
+        let text = sandbox
+            .run(&format!(
+                "policy export aa.json --to {library} --epoch 0 --epochs 1"
+            ))
+            .succeeded();
+        assert!(
+            text.contains("type='RandomChoice'") && text.contains("# exact: Invert"),
+            "{text}"
+        );
+    }
+    sandbox
+        .run("policy export aa.json --to mmpretrain --epoch 10 --epochs 10")
+        .failed(2, &["--epoch 10"]);
+
+    // Nothing to excuse: strict is content.
+    sandbox
+        .run("policy builtin identity -o none.json")
+        .succeeded();
+    sandbox
+        .run("policy export none.json --to albumentations --epoch 0 --epochs 1 --strict")
+        .succeeded();
+}

@@ -1,6 +1,7 @@
 //! `policy`: looking into policy files, making, importing and exporting them.
 
 mod builtin;
+mod export;
 mod show;
 
 use std::fs;
@@ -24,6 +25,8 @@ pub(crate) enum Arguments {
     Plot(Plot),
     /// Writes a policy known from elsewhere: RandAugment, TrivialAugment, AutoAugment and others.
     Builtin(builtin::Make),
+    /// Writes what is in force in one epoch as a pipeline for another library, and says what it cannot express.
+    Export(export::Export),
     /// Converts a policy that the method's authors published (a pickled .npy; read, never executed).
     Import(Import),
 }
@@ -62,6 +65,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Arguments::Check(check) => check.run(),
         Arguments::Plot(plot) => plot.run(),
         Arguments::Builtin(make) => make.run(),
+        Arguments::Export(export) => export.run(),
         Arguments::Import(import) => import.run(),
     }
 }
