@@ -320,8 +320,9 @@ class Batches:
     def __init__(self, source: _ddas.Consumer | _ddas.Embedded, timeout: float | None) -> None:
         self._source = source
         self._timeout = timeout
-        # Batches that may still hold their slot.
-        self._held: weakref.WeakSet[Batch] = weakref.WeakSet()
+        # Batches that may still hold their slot. No WeakSet: its callbacks are Python code, in which a KeyboardInterrupt
+        # would be swallowed.
+        self._held: list[weakref.ref[Batch]] = []
         self.info = StreamInfo.from_json(source.info)
         # The place of the batch that comes next; what the start lets expect until the first one has come.
         self._next = self.info.start
@@ -341,7 +342,8 @@ class Batches:
         if lease is None:
             return None
         batch = Batch(lease, self.info)
-        self._held.add(batch)
+        self._held = [held for held in self._held if held() is not None]
+        self._held.append(weakref.ref(batch))
         self._next = Position(batch.epoch + 1, 0) if batch.is_last_of_epoch else Position(batch.epoch, batch.step + 1)
         return batch
 
@@ -383,9 +385,11 @@ class Batches:
         Releases every batch from which no array is left; arrays stay valid,
         and hold their slot, until they are dropped.
         """
-        for batch in list(self._held):
+        for held in self._held:
+            batch = held()
             try:
-                batch.release()
+                if batch is not None:
+                    batch.release()
             except BufferError:
                 pass  # its arrays keep the slot
         self._source.close()
