@@ -4,9 +4,10 @@
 //! going through a plain list of optional fields lets the error name the
 //! argument that is missing or does not belong.
 
-use std::fmt;
+#[cfg(test)]
+mod tests;
+mod value;
 
-use serde::de::{self, Deserializer, Expected, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, OperationKind};
@@ -24,77 +25,77 @@ pub struct OperationFields {
     /// Rotate.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub degrees: Option<f64>,
     /// Posterize.
     #[serde(
         default,
-        deserialize_with = "whole_number",
+        deserialize_with = "value::whole_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub bits: Option<i64>,
     /// Solarize, SolarizeAdd.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub threshold: Option<f64>,
     /// SolarizeAdd.
     #[serde(
         default,
-        deserialize_with = "whole_number",
+        deserialize_with = "value::whole_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub add: Option<i32>,
     /// ShearX, ShearY.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub shear: Option<f64>,
     /// CropBilinear (whole); TranslateX, TranslateY: either this or `fraction`.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub pixels: Option<f64>,
     /// TranslateX, TranslateY, Cutout.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub fraction: Option<f64>,
     /// Cutout; either this or `fraction`.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub size: Option<f64>,
     /// Color, Contrast, Brightness, Sharpness.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub factor: Option<f64>,
     /// GaussianBlur.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub radius: Option<f64>,
     /// Desaturate.
     #[serde(
         default,
-        deserialize_with = "number",
+        deserialize_with = "value::number",
         skip_serializing_if = "Option::is_none"
     )]
     pub amount: Option<f64>,
@@ -113,104 +114,13 @@ pub struct OperationFields {
     /// Geometric kinds and Cutout; black unless given.
     #[serde(
         default,
-        deserialize_with = "colour",
+        deserialize_with = "value::colour",
         skip_serializing_if = "Option::is_none"
     )]
     pub fill: Option<[u8; 3]>,
     /// Geometric kinds; `nearest` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<Interpolation>,
-}
-
-/// A number; without this, serde would say "expected f64".
-fn number<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Option<f64>, D::Error> {
-    struct Number;
-
-    impl Visitor<'_> for Number {
-        type Value = f64;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a number")
-        }
-
-        fn visit_f64<E: de::Error>(self, value: f64) -> std::result::Result<f64, E> {
-            Ok(value)
-        }
-
-        fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<f64, E> {
-            Ok(value as f64)
-        }
-
-        fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<f64, E> {
-            Ok(value as f64)
-        }
-    }
-
-    input.deserialize_f64(Number).map(Some)
-}
-
-/// A whole number.
-fn whole_number<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
-    input: D,
-) -> std::result::Result<Option<T>, D::Error> {
-    struct Whole;
-
-    impl Visitor<'_> for Whole {
-        type Value = i64;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a whole number")
-        }
-
-        fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<i64, E> {
-            Ok(value)
-        }
-
-        fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<i64, E> {
-            i64::try_from(value).map_err(|_| too_large(value))
-        }
-    }
-
-    fn too_large<E: de::Error>(value: impl fmt::Display) -> E {
-        E::custom(format!("{value} is far out of range"))
-    }
-
-    let value = input.deserialize_i64(Whole)?;
-    T::try_from(value).map(Some).map_err(|_| too_large(value))
-}
-
-/// Red, green and blue.
-fn colour<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Option<[u8; 3]>, D::Error> {
-    struct Colour;
-
-    impl<'de> Visitor<'de> for Colour {
-        type Value = [u8; 3];
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("three whole numbers from 0 to 255")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(
-            self,
-            mut items: A,
-        ) -> std::result::Result<[u8; 3], A::Error> {
-            let mut fill = [0; 3];
-            for (i, value) in fill.iter_mut().enumerate() {
-                *value = items
-                    .next_element()
-                    .map_err(|error| {
-                        de::Error::custom(format!("expected {}: {error}", &self as &dyn Expected))
-                    })?
-                    .ok_or_else(|| de::Error::invalid_length(i, &self))?;
-            }
-            match items.next_element::<IgnoredAny>()? {
-                None => Ok(fill),
-                Some(_) => Err(de::Error::invalid_length(4, &self)),
-            }
-        }
-    }
-
-    input.deserialize_seq(Colour).map(Some)
 }
 
 impl OperationFields {
@@ -279,46 +189,42 @@ impl OperationFields {
 impl OperationKind {
     /// Names of the arguments the kind takes, in the order the JSON shows them.
     pub fn argument_names(self) -> &'static [&'static str] {
-        argument_names(self)
-    }
-}
-
-fn argument_names(kind: OperationKind) -> &'static [&'static str] {
-    match kind {
-        OperationKind::Identity
-        | OperationKind::FlipLR
-        | OperationKind::FlipUD
-        | OperationKind::AutoContrast
-        | OperationKind::Equalize
-        | OperationKind::Invert
-        | OperationKind::Blur
-        | OperationKind::Smooth
-        | OperationKind::Rotate90
-        | OperationKind::Rotate180
-        | OperationKind::Rotate270 => &[],
-        OperationKind::GaussianBlur => &["radius"],
-        OperationKind::Rotate => &["degrees", "sign", "fill", "interpolation"],
-        OperationKind::ShearX | OperationKind::ShearY => {
-            &["shear", "sign", "fill", "interpolation"]
+        match self {
+            OperationKind::Identity
+            | OperationKind::FlipLR
+            | OperationKind::FlipUD
+            | OperationKind::AutoContrast
+            | OperationKind::Equalize
+            | OperationKind::Invert
+            | OperationKind::Blur
+            | OperationKind::Smooth
+            | OperationKind::Rotate90
+            | OperationKind::Rotate180
+            | OperationKind::Rotate270 => &[],
+            OperationKind::GaussianBlur => &["radius"],
+            OperationKind::Rotate => &["degrees", "sign", "fill", "interpolation"],
+            OperationKind::ShearX | OperationKind::ShearY => {
+                &["shear", "sign", "fill", "interpolation"]
+            }
+            OperationKind::TranslateX | OperationKind::TranslateY => &[
+                "pixels",
+                "fraction",
+                "rounding",
+                "sign",
+                "fill",
+                "interpolation",
+            ],
+            OperationKind::Posterize => &["bits"],
+            OperationKind::Solarize => &["threshold"],
+            OperationKind::SolarizeAdd => &["add", "threshold", "scope"],
+            OperationKind::Color
+            | OperationKind::Contrast
+            | OperationKind::Brightness
+            | OperationKind::Sharpness => &["factor", "sign"],
+            OperationKind::Desaturate => &["amount"],
+            OperationKind::CropBilinear => &["pixels"],
+            OperationKind::Cutout => &["size", "fraction", "shape", "fill"],
         }
-        OperationKind::TranslateX | OperationKind::TranslateY => &[
-            "pixels",
-            "fraction",
-            "rounding",
-            "sign",
-            "fill",
-            "interpolation",
-        ],
-        OperationKind::Posterize => &["bits"],
-        OperationKind::Solarize => &["threshold"],
-        OperationKind::SolarizeAdd => &["add", "threshold", "scope"],
-        OperationKind::Color
-        | OperationKind::Contrast
-        | OperationKind::Brightness
-        | OperationKind::Sharpness => &["factor", "sign"],
-        OperationKind::Desaturate => &["amount"],
-        OperationKind::CropBilinear => &["pixels"],
-        OperationKind::Cutout => &["size", "fraction", "shape", "fill"],
     }
 }
 
@@ -338,7 +244,7 @@ impl TryFrom<OperationFields> for Operation {
             .kind
             .parse()
             .map_err(|error: Error| Error::field("kind", error.to_string()))?;
-        fields.refuse_others(argument_names(kind))?;
+        fields.refuse_others(kind.argument_names())?;
         let sign = fields.sign.unwrap_or_default();
         let warp = Warp {
             fill: fields.fill.unwrap_or_default(),
@@ -531,112 +437,5 @@ impl From<Operation> for OperationFields {
             }
         }
         fields
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(json: &str) -> String {
-        serde_json::from_str::<Operation>(json)
-            .expect_err(json)
-            .to_string()
-    }
-
-    #[test]
-    fn wrong_arguments_are_named() {
-        for (json, named) in [
-            (r#"{"kind":"Rotate"}"#, "degrees"),
-            (r#"{"kind":"Rotate","degrees":3,"shear":1}"#, "shear"),
-            (r#"{"kind":"Invert","factor":3}"#, "takes no arguments"),
-            (r#"{"kind":"TranslateX"}"#, "`pixels` or `fraction`"),
-            (
-                r#"{"kind":"TranslateX","pixels":1,"fraction":0.1}"#,
-                "not both",
-            ),
-            (r#"{"kind":"Posterize","bits":-2}"#, "bits"),
-            (
-                r#"{"kind":"Posterize","bits":"4"}"#,
-                "expected a whole number",
-            ),
-            (
-                r#"{"kind":"Posterize","bits":4.5}"#,
-                "expected a whole number",
-            ),
-            (r#"{"kind":"Rotate","degrees":"15"}"#, "expected a number"),
-            (
-                r#"{"kind":"Rotate","degrees":1,"fill":[1,2]}"#,
-                "three whole numbers from 0 to 255",
-            ),
-            (
-                r#"{"kind":"Rotate","degrees":1,"fill":[1,2,256]}"#,
-                "three whole numbers from 0 to 255",
-            ),
-            (
-                r#"{"kind":"Rotate","degrees":1,"fill":[1,2,3,4]}"#,
-                "three whole numbers from 0 to 255",
-            ),
-            (
-                r#"{"kind":"SolarizeAdd","add":9999999999,"threshold":1}"#,
-                "out of range",
-            ),
-            (r#"{"kind":"CropBilinear","pixels":1.5}"#, "pixels"),
-            (r#"{"kind":"CropBilinear","pixels":-1}"#, "negative"),
-            (r#"{"kind":"CropBilinear","fraction":0.1}"#, "fraction"),
-            (r#"{"kind":"GaussianBlur"}"#, "radius"),
-            (r#"{"kind":"Desaturate","amount":2}"#, "amount"),
-            (r#"{"kind":"Rotate180","degrees":2}"#, "no arguments"),
-            (
-                r#"{"kind":"ShearX","shear":0.1,"rounding":"truncate"}"#,
-                "rounding",
-            ),
-            (r#"{"kind":"Cutout","size":3,"shape":"round"}"#, "round"),
-            (r#"{"kind":"Twirl"}"#, "Twirl"),
-            (r#"{"kind":"Color","factor":1.2,"level":3}"#, "level"),
-        ] {
-            let message = refused(json);
-            assert!(message.contains(named), "{json}: {message}");
-        }
-    }
-
-    #[test]
-    fn defaults_are_fixed_black_nearest() {
-        let operation: Operation =
-            serde_json::from_str(r#"{"kind":"ShearX","shear":0.3}"#).unwrap();
-        assert_eq!(
-            operation,
-            Operation::ShearX {
-                shear: 0.3,
-                sign: SignRule::Fixed,
-                warp: Warp::default()
-            }
-        );
-    }
-
-    /// Defaults of arguments that came later stay out of the file, so that old
-    /// files keep their bytes.
-    #[test]
-    fn every_form_is_written_as_it_was_read() {
-        for json in [
-            r#"{"kind":"Rotate180"}"#,
-            r#"{"kind":"GaussianBlur","radius":1.5}"#,
-            r#"{"kind":"Desaturate","amount":0.25}"#,
-            r#"{"kind":"CropBilinear","pixels":3.0}"#,
-            r#"{"kind":"SolarizeAdd","threshold":128.0,"add":40}"#,
-            r#"{"kind":"SolarizeAdd","threshold":128.0,"add":40,"scope":"all"}"#,
-            r#"{"kind":"Cutout","size":16.0,"fill":[1,2,3]}"#,
-            r#"{"kind":"Cutout","fraction":0.2,"shape":"rectangle","fill":[1,2,3]}"#,
-            r#"{"kind":"TranslateX","pixels":3.5,"sign":"random","fill":[0,0,0],"interpolation":"nearest"}"#,
-            r#"{"kind":"TranslateY","fraction":0.1,"rounding":"truncate","sign":"fixed","fill":[0,0,0],"interpolation":"bicubic"}"#,
-        ] {
-            let operation: Operation = serde_json::from_str(json).expect(json);
-            assert_eq!(serde_json::to_string(&operation).unwrap(), json);
-        }
-        // A default that is spelled out means the same.
-        let spelled = r#"{"kind":"TranslateX","pixels":1,"rounding":"none"}"#;
-        let plain = r#"{"kind":"TranslateX","pixels":1}"#;
-        let read = |json| serde_json::from_str::<Operation>(json).unwrap();
-        assert_eq!(read(spelled), read(plain));
     }
 }
