@@ -2,10 +2,10 @@
 
 mod cli_support;
 #[path = "../examples/embedded_training.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "its `main`")]
 mod embedded_training;
 #[path = "../examples/ring_consumer.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "its `main`")]
 mod ring_consumer;
 
 use cli_support::{Ended, Sandbox};
