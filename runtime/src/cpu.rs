@@ -8,11 +8,13 @@
 //! All give the same bytes: Rust neither reorders nor fuses floating-point
 //! operations, whatever the instruction set.
 
+// Elsewhere there is the baseline alone, and nobody asks.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
 use std::sync::OnceLock;
 
 /// The instruction sets there are versions for, each including those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) enum Cpu {
     /// What every machine of the architecture has.
     Baseline,

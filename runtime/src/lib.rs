@@ -17,7 +17,7 @@
 mod augmenter;
 mod cpu;
 mod decode;
-#[allow(unsafe_code, reason = "libjpeg is a C library")]
+#[expect(unsafe_code, reason = "libjpeg is a C library")]
 mod encode;
 mod error;
 mod image;

@@ -127,7 +127,7 @@ fn arguments(step: &Step, size: u32) -> Result<(), (&'static str, String)> {
             filter,
             order,
         } => {
-            area(scale, 0.0, false)?;
+            area(scale, false)?;
             positive_range("ratio", ratio)?;
             pass_order(filter, order)
         }
@@ -225,7 +225,7 @@ fn arguments(step: &Step, size: u32) -> Result<(), (&'static str, String)> {
             value,
         }) => {
             chance(probability)?;
-            area(scale, 0.0, true)?;
+            area(scale, true)?;
             positive_range("ratio", ratio)?;
             holes(count)?;
             match value {
@@ -246,12 +246,13 @@ fn chance(probability: f64) -> Checked {
     Err(("probability", format!("{probability:?}: expected 0 to 1")))
 }
 
-fn area([low, high]: [f64; 2], least: f64, least_too: bool) -> Checked {
-    let enough = low > least || (least_too && low == least);
+/// A range of shares, which may begin at 0 only where `zero_too`.
+fn area([low, high]: [f64; 2], zero_too: bool) -> Checked {
+    let enough = low > 0.0 || (zero_too && low == 0.0);
     if enough && low <= high && high <= 1.0 {
         return Ok(());
     }
-    let sign = if least_too { "<=" } else { "<" };
+    let sign = if zero_too { "<=" } else { "<" };
     let reason = format!("[{low:?}, {high:?}]: expected 0 {sign} low <= high <= 1");
     Err(("scale", reason))
 }

@@ -38,6 +38,8 @@ impl Recipe {
         (mut width, mut height): (u32, u32),
         actions: &mut Vec<Action>,
     ) {
+        // No image has less, and crops divide by it.
+        (width, height) = (width.max(1), height.max(1));
         let size = self.size();
         let stream = |stream| SampleRng::new(seed, epoch, index, stream);
         let mut crop_rng = stream(Stream::Crop);
@@ -76,7 +78,7 @@ impl Recipe {
                 }
                 Step::RandomCrop { padding, border } => {
                     let mut offset = |side: u32| {
-                        let places = (side + 2 * padding).saturating_sub(size) + 1;
+                        let places = side.saturating_add(2 * padding).saturating_sub(size) + 1;
                         i64::from(crop_rng.below(places)) - i64::from(padding)
                     };
                     let (x, y) = (offset(width), offset(height));

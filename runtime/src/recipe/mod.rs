@@ -100,6 +100,17 @@ impl Recipe {
 
     /// The same recipe for batches that are mixed.
     ///
+    /// ```
+    /// use ddas_runtime::{Mix, MixUp, Recipe};
+    ///
+    /// let plain = Recipe::named("imagenet")?;
+    /// let mix = Mix { mixup: Some(MixUp { alpha: 0.2 }), ..Mix::default() };
+    /// let mixed = plain.clone().with_mix(mix)?;
+    /// assert_eq!(mixed.mix(), Some(&mix));
+    /// assert_ne!(mixed.digest(), plain.digest());
+    /// # Ok::<(), ddas_runtime::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Mix::check`].
     pub fn with_mix(self, mix: Mix) -> Result<Self> {

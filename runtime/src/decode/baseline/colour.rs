@@ -27,7 +27,7 @@ for_each_cpu! {
 for_each_cpu! {
     /// Doubles a row: of every sample but the first and the last of `sums` two,
     /// nearer to the one before and to the one after it. `sums` carry
-    /// `SHIFT - 2` fraction bits; `round` is added to the left and to the right.
+    /// `shift - 2` fraction bits; `round` is added to the left and to the right.
     pub(super) fn double(sums: &[u16], round: [u16; 2], shift: u32, out: &mut [[u8; 2]]) {
         let (Some(middle), Some(after)) = (sums.get(1..), sums.get(2..)) else {
             return;

@@ -1,4 +1,4 @@
-//! A decoder of its own for plain JPEGs: one scan of Huffman codes, 8 bits,
+//! A decoder of our own for plain JPEGs: one scan of Huffman codes, 8 bits,
 //! grey or YCbCr with the usual sampling. That is nearly every photograph, and
 //! it takes three quarters of libjpeg's time, of small pictures a third.
 //!
