@@ -54,8 +54,9 @@ class DataLoader:
     are `(labels, mixed_labels, weights)`, and the loss of a sample is
     `weight * loss(label) + (1 - weight) * loss(mixed_label)`; `targets="soft"`
     makes them one float tensor of shape (samples, info.classes) for
-    `torch.nn.functional.cross_entropy`, mixed or not. An NHWC stream's `images.permute(0, 3, 1, 2)` is a
-    channels-last tensor without copying.
+    `torch.nn.functional.cross_entropy`, mixed or not.
+
+    An NHWC stream's `images.permute(0, 3, 1, 2)` is a channels-last tensor without copying.
 
     Tensors are copies in ordinary memory (pinned with `pin_memory`), made with
     the GIL released. PyTorch has no read-only tensors: an in-place operation on

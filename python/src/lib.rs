@@ -14,11 +14,16 @@
 //! | `lease` | `Lease`: a batch that this process holds |
 //! | `buffer`, `dlpack` | `Array`: its arrays, lent without copies; with `lease` the only unsafe code |
 
+#![deny(unsafe_code)]
+
 mod arguments;
 mod augment;
+#[expect(unsafe_code, reason = "buffers are C structs with pointers")]
 mod buffer;
+#[expect(unsafe_code, reason = "tensors are handed over as C structs")]
 mod dlpack;
 mod errors;
+#[expect(unsafe_code, reason = "memory that a lease keeps alive")]
 mod lease;
 mod loader;
 mod pixels;

@@ -42,6 +42,13 @@ def watchdog() -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever started the tests is no part of them."""
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def loader_binary() -> Path:
     """The ddas-loader to test with: $DDAS_LOADER, or the newest one built in this repository."""
@@ -109,6 +116,11 @@ def dataset(loader_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Da
     packed = root / "images.lmdb"
     run(loader_binary, "pack", "image-folder", source.path, packed)
     return Dataset(packed, source)
+
+
+def make_loader(dataset: Dataset, **settings: Any) -> ddas.Loader:
+    """A loader in this process; `settings` beside or instead of those of a short run."""
+    return ddas.Loader(dataset.path, **{"recipe": "cifar", "epochs": 2, "batch_size": 8, "seed": 5, **settings})
 
 
 def run(binary: Path, *arguments: object) -> str:

@@ -19,22 +19,10 @@ from typing import Any, Iterable
 
 import numpy as np
 import pytest
-import torch
 import xxhash
 
 import ddas
-from conftest import Dataset, Serve, python, run
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever started the tests is no part of them."""
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def make(dataset: Dataset, **settings: Any) -> ddas.Loader:
-    return ddas.Loader(dataset.path, **{"recipe": "cifar", "epochs": 2, "batch_size": 8, "seed": 5, **settings})
+from conftest import Dataset, Serve, make_loader, python, run
 
 
 def digests(batches: Iterable[ddas.Batch]) -> list[tuple[int, int, str]]:
@@ -67,7 +55,7 @@ def test_byte_for_byte_what_a_daemon_serves(
     served = [(int(epoch), int(step), digest) for epoch, step, digest in lines if step != "all"]
     assert len(served) == 12
     for threads, slots in ((1, 2), (2, 3), (3, 16), (8, 4)):
-        with make(dataset, policy=policy, dtype=dtype, threads=threads, slots=slots) as loader:
+        with make_loader(dataset, policy=policy, dtype=dtype, threads=threads, slots=slots) as loader:
             made = digests(loader)
         assert made == served, f"{threads} threads, {slots} slots"
     for epoch in range(2):
@@ -78,7 +66,7 @@ def test_byte_for_byte_what_a_daemon_serves(
 def test_info_and_batches_are_those_of_connect(serve: Serve, dataset: Dataset, tmp_path: Path) -> None:
     policy = ddas.Policy.load(policy_file(tmp_path))
     serve(dataset, policy=tmp_path / "policy.json", dtype="f32", layout="nhwc")
-    loader = make(dataset, policy=policy, dtype="f32", layout="nhwc")
+    loader = make_loader(dataset, policy=policy, dtype="f32", layout="nhwc")
     with ddas.connect("train") as stream, loader:
         assert loader.info.daemon_pid == os.getpid() != stream.info.daemon_pid
         assert len(loader) == len(stream) == 12
@@ -94,8 +82,8 @@ def test_info_and_batches_are_those_of_connect(serve: Serve, dataset: Dataset, t
 
 
 def test_epoch_by_epoch(dataset: Dataset) -> None:
-    loader = make(dataset, epochs=3)
-    whole = digests(make(dataset, epochs=3))
+    loader = make_loader(dataset, epochs=3)
+    whole = digests(make_loader(dataset, epochs=3))
     found = []
     for epoch in range(3):
         loader.set_epoch(epoch)
@@ -109,8 +97,8 @@ def test_epoch_by_epoch(dataset: Dataset) -> None:
 
 
 def test_set_epoch_and_seek_go_anywhere(dataset: Dataset) -> None:
-    whole = digests(make(dataset, epochs=3))
-    loader = make(dataset, epochs=3, threads=2)
+    whole = digests(make_loader(dataset, epochs=3))
+    loader = make_loader(dataset, epochs=3, threads=2)
     kept = loader.receive()
     assert kept is not None
     images = kept.images.copy()
@@ -131,32 +119,8 @@ def test_set_epoch_and_seek_go_anywhere(dataset: Dataset) -> None:
         loader.set_epoch(-1)
 
 
-def test_arrays_hold_the_slot_and_may_be_written(dataset: Dataset) -> None:
-    loader = make(dataset, dtype="f32", slots=2, epochs=3)
-    batch = next(loader)
-    view = batch.images[2:4, 0]
-    batch.images[:] = 7.0
-    batch.labels[0] = -1
-    assert (view == 7.0).all() and batch.labels[0] == -1, "one memory, the trainer's own"
-    del batch
-    for _ in range(6):
-        other = next(loader)
-        assert (other.images != 7.0).any()
-        del other
-    assert (view == 7.0).all()
-    second = next(loader)
-    begin = time.monotonic()
-    with pytest.raises(ddas.HoldsAllSlots, match="you hold 2 of 2 slots"):
-        next(loader)
-    assert time.monotonic() - begin < 5
-    step = second.step
-    del view, second
-    gc.collect()
-    assert next(loader).step == step + 1, "no batch is lost"
-
-
 def test_release_and_close(dataset: Dataset) -> None:
-    with make(dataset) as loader:
+    with make_loader(dataset) as loader:
         first, second = next(loader), next(loader)
         images = first.images
         with pytest.raises(BufferError, match="1 array"):
@@ -193,13 +157,13 @@ def none_left() -> None:
 def test_threads_end_with_the_loader(dataset: Dataset) -> None:
     gc.collect()
     assert loader_threads() == 0
-    loader = make(dataset, threads=5, epochs=1000)
+    loader = make_loader(dataset, threads=5, epochs=1000)
     assert loader_threads() == 0, "nothing runs before the first batch"
     next(loader)
     assert loader_threads() == 7
     loader.close()
     none_left()
-    loader = make(dataset, threads=5, epochs=1000)
+    loader = make_loader(dataset, threads=5, epochs=1000)
     next(loader)
     del loader
     gc.collect()
@@ -208,7 +172,7 @@ def test_threads_end_with_the_loader(dataset: Dataset) -> None:
 
 def test_back_pressure(dataset: Dataset) -> None:
     """Workers stop when every slot is full, and then take no CPU time."""
-    loader = make(dataset, epochs=1000, slots=3, threads=2)
+    loader = make_loader(dataset, epochs=1000, slots=3, threads=2)
     next(loader)
     deadline = time.monotonic() + 30
     while loader.progress()["batches"] < 4:
@@ -221,7 +185,7 @@ def test_back_pressure(dataset: Dataset) -> None:
 
 def test_other_threads_run_while_waiting(photos: Dataset) -> None:
     """The GIL is released: a batch of large samples takes a while, and other threads go on meanwhile."""
-    loader = make(photos, recipe="imagenet", batch_size=13, epochs=60, threads=1, slots=2)
+    loader = make_loader(photos, recipe="imagenet", batch_size=13, epochs=60, threads=1, slots=2)
     next(loader)
     ticks, stop = 0, threading.Event()
 
@@ -244,7 +208,7 @@ def test_other_threads_run_while_waiting(photos: Dataset) -> None:
 
 
 def test_time_out_is_typed_and_loses_nothing(photos: Dataset) -> None:
-    loader = make(photos, recipe="imagenet", batch_size=13, threads=1, timeout=0.0)
+    loader = make_loader(photos, recipe="imagenet", batch_size=13, threads=1, timeout=0.0)
     with pytest.raises(ddas.TimedOut, match="threads") as caught:
         loader.receive()
     assert isinstance(caught.value, TimeoutError)
@@ -275,8 +239,8 @@ with ddas.Loader(sys.argv[1], recipe="imagenet", epochs=100000, batch_size=13, t
 
 
 def test_a_fork_is_refused_and_does_no_harm(dataset: Dataset) -> None:
-    whole = digests(make(dataset, epochs=4))
-    loader = make(dataset, epochs=4, slots=3, threads=3)
+    whole = digests(make_loader(dataset, epochs=4))
+    loader = make_loader(dataset, epochs=4, slots=3, threads=3)
     found = digests(itertools.islice(loader, 2))
     batch = next(loader)
     images = batch.images
@@ -318,7 +282,7 @@ def in_child(path: str, connection: Any) -> None:
 
 
 def test_spawned_processes_make_their_own(dataset: Dataset) -> None:
-    loader = make(dataset)
+    loader = make_loader(dataset)
     next(loader)
     with pytest.raises(TypeError, match="make one there"):
         pickle.dumps(loader)
@@ -326,18 +290,18 @@ def test_spawned_processes_make_their_own(dataset: Dataset) -> None:
     here, there = context.Pipe()
     process = context.Process(target=in_child, args=(str(dataset.path), there))
     process.start()
-    assert here.recv() == digests(make(dataset))
+    assert here.recv() == digests(make_loader(dataset))
     process.join(30)
     assert process.exitcode == 0
 
 
 def test_state_goes_on_anywhere(dataset: Dataset) -> None:
     """Three restarts at odd places, with other threads, slots and types of state: the hashes of one whole run."""
-    whole = digests(make(dataset, epochs=3))
+    whole = digests(make_loader(dataset, epochs=3))
     found: list[tuple[int, int, str]] = []
     state: dict[str, Any] | None = None
     for number, threads in ((5, 1), (1, 2), (8, 3), (99, 8)):
-        loader = make(dataset, epochs=3, threads=threads, slots=threads + 1)
+        loader = make_loader(dataset, epochs=3, threads=threads, slots=threads + 1)
         if state is not None:
             loader.load_state_dict(state)
         found += digests(itertools.islice(loader, number))
@@ -347,26 +311,26 @@ def test_state_goes_on_anywhere(dataset: Dataset) -> None:
         loader.close()
     assert found == whole
     assert state is not None and (state["epoch"], state["step"]) == (3, 0)
-    loader = make(dataset, epochs=3)
+    loader = make_loader(dataset, epochs=3)
     loader.load_state_dict(state)
     assert loader.receive() is None, "a state behind the end stays there"
 
 
 def test_state_of_another_run_is_refused_by_field(dataset: Dataset, photos: Dataset, tmp_path: Path) -> None:
-    state = make(dataset, policy=policy_file(tmp_path)).state_dict()
+    state = make_loader(dataset, policy=policy_file(tmp_path)).state_dict()
     policy = tmp_path / "policy.json"
     for field, other in {
-        "dataset_hash": make(photos, policy=policy),
-        "policy_digest": make(dataset),
-        "recipe_digest": make(dataset, policy=policy, recipe="imagenet"),
-        "seed": make(dataset, policy=policy, seed=6),
-        "epochs": make(dataset, policy=policy, epochs=3),
-        "global_batch_size": make(dataset, policy=policy, batch_size=4),
-        "last": make(dataset, policy=policy, last="drop"),
+        "dataset_hash": make_loader(photos, policy=policy),
+        "policy_digest": make_loader(dataset),
+        "recipe_digest": make_loader(dataset, policy=policy, recipe="imagenet"),
+        "seed": make_loader(dataset, policy=policy, seed=6),
+        "epochs": make_loader(dataset, policy=policy, epochs=3),
+        "global_batch_size": make_loader(dataset, policy=policy, batch_size=4),
+        "last": make_loader(dataset, policy=policy, last="drop"),
     }.items():
         with pytest.raises(ddas.StateError, match=f"`{field}` is"):
             other.load_state_dict(state)
-    loader = make(dataset, policy=policy, dtype="u8", layout="nhwc", threads=3, slots=7)
+    loader = make_loader(dataset, policy=policy, dtype="u8", layout="nhwc", threads=3, slots=7)
     loader.load_state_dict(state)
     for wrong, match in (
         ({"epoch": 0}, "no `dataset_hash`"),
@@ -383,14 +347,14 @@ def test_state_of_another_run_is_refused_by_field(dataset: Dataset, photos: Data
 def test_the_world_size_may_change_between_runs(dataset: Dataset) -> None:
     """A run on one rank goes on on 2, 3, 4 and 6: together they get what one would have got, each sample once."""
     settings = {"epochs": 2, "batch_size": 12, "dtype": "u8"}
-    whole = [(batch.epoch, batch.step, batch.indices.tolist()) for batch in make(dataset, **settings)]
+    whole = [(batch.epoch, batch.step, batch.indices.tolist()) for batch in make_loader(dataset, **settings)]
     assert sorted(sum((indices for epoch, _, indices in whole if epoch == 0), [])) == list(range(43))
-    single = make(dataset, **settings)
+    single = make_loader(dataset, **settings)
     for _ in range(3):
         next(single)
     state = single.state_dict()
     for world_size in (2, 3, 4, 6):
-        ranks = [make(dataset, **settings, rank=rank, world_size=world_size) for rank in range(world_size)]
+        ranks = [make_loader(dataset, **settings, rank=rank, world_size=world_size) for rank in range(world_size)]
         for loader in ranks:
             loader.load_state_dict(state)
             assert loader.info.batch_size == 12 // world_size
@@ -402,7 +366,7 @@ def test_the_world_size_may_change_between_runs(dataset: Dataset) -> None:
         state_of_two = ranks[1].state_dict()
         assert (state_of_two["epoch"], state_of_two["step"]) == (2, 0)
     with pytest.raises(ValueError, match="world size 5 does not divide.*legal world sizes: 1, 2, 3, 4, 6, 12"):
-        make(dataset, **settings, rank=0, world_size=5)
+        make_loader(dataset, **settings, rank=0, world_size=5)
 
 
 LAUNCHERS = {
@@ -421,17 +385,17 @@ def test_rank_and_world_size_of_the_launcher(
         monkeypatch.setenv(name, value)
     given = {"world_size": 2} if "Kubernetes" in source else {}
     with caplog.at_level(logging.INFO, "ddas"):
-        loader = make(dataset, **given)
+        loader = make_loader(dataset, **given)
     assert (loader.info.rank, loader.info.world_size) == (1, 2)
     assert [record.getMessage() for record in caplog.records] == [f"rank 1 of 2, from {source}"]
     with pytest.raises(ddas.RankError, match=r"0 by the arguments \(rank\), but 1 by " + source.split()[0]):
-        make(dataset, rank=0, world_size=2)
-    assert make(dataset, environment=False).info.world_size == 1
+        make_loader(dataset, rank=0, world_size=2)
+    assert make_loader(dataset, environment=False).info.world_size == 1
 
 
 def test_a_line_an_epoch_in_the_log(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ddas"):
-        for batch in make(dataset, epochs=3):
+        for batch in make_loader(dataset, epochs=3):
             del batch
     lines = [record.getMessage() for record in caplog.records if "images/s" in record.getMessage()]
     assert [line.partition(":")[0] for line in lines[:2]] == ["epoch 0", "epoch 1"]
@@ -466,18 +430,18 @@ def test_parts_mixtures_and_balance_are_those_of_serve(
     hashes = set()
     for name, settings, flags in cases:
         serve(dataset, name=name, **flags)
-        with ddas.connect(name) as stream, make(dataset, **settings) as loader:
+        with ddas.connect(name) as stream, make_loader(dataset, **settings) as loader:
             assert loader.info.dataset_hash == stream.info.dataset_hash
             hashes.add(loader.info.dataset_hash)
             assert digests(loader) == digests(stream), name
     assert len(hashes) == 4
     parts = [
-        {int(index) for batch in make(dataset, epochs=1, **{**train, "split": part}) for index in batch.indices}
+        {int(index) for batch in make_loader(dataset, epochs=1, **{**train, "split": part}) for index in batch.indices}
         for part in ("train", "validation")
     ]
     assert parts[0] | parts[1] == set(range(43)) and not parts[0] & parts[1] and parts[1]
     with pytest.raises(ddas.StateError, match="`dataset_hash`"):
-        make(dataset).load_state_dict(make(dataset, **train).state_dict())
+        make_loader(dataset).load_state_dict(make_loader(dataset, **train).state_dict())
 
 
 def test_a_damaged_sample_can_be_replaced(serve: Serve, dataset: Dataset, tmp_path: Path) -> None:
@@ -493,7 +457,7 @@ def test_a_damaged_sample_can_be_replaced(serve: Serve, dataset: Dataset, tmp_pa
     with ddas.connect("train") as stream:
         expected = digests(stream)
     log = tmp_path / "made.jsonl"
-    with make(damaged, on_bad="substitute", max_bad=2, bad_log=log) as loader:
+    with make_loader(damaged, on_bad="substitute", max_bad=2, bad_log=log) as loader:
         assert digests(loader) == expected
         assert loader.progress()["bad_samples"] == 1
     assert log.read_text() == (tmp_path / "served.jsonl").read_text() != ""
@@ -506,10 +470,10 @@ def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> 
     with pytest.raises((OSError, ddas.DatasetError), match="empty.lmdb"):
         ddas.Loader(tmp_path / "empty.lmdb", recipe="cifar", epochs=1, batch_size=8)
     with pytest.raises(FileNotFoundError, match="policy.json"):
-        make(dataset, policy=tmp_path / "policy.json")
+        make_loader(dataset, policy=tmp_path / "policy.json")
     (tmp_path / "policy.json").write_text("{}")
     with pytest.raises(ddas.PolicyError):
-        make(dataset, policy=tmp_path / "policy.json")
+        make_loader(dataset, policy=tmp_path / "policy.json")
     for settings, match in (
         ({"recipe": "cifra"}, "cifra"),
         ({"epochs": 0}, "epochs"),
@@ -534,82 +498,12 @@ def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> 
         ({"on_bad": "substitute", "max_bad": "many"}, "max_bad.*many"),
     ):
         with pytest.raises(ValueError, match=match):
-            make(dataset, **settings)
+            make_loader(dataset, **settings)
     for settings, match in (({"epochs": 1.5}, "epochs"), ({"policy": 3}, "policy")):
         with pytest.raises(TypeError, match=match):
-            make(dataset, **settings)
+            make_loader(dataset, **settings)
     with pytest.raises(MemoryError, match="bytes are free"):
-        make(dataset, batch_size=1 << 31)
-
-
-@pytest.mark.parametrize("dtype", ["u8", "f32", "f16", "bf16"])
-def test_dlpack_and_buffers_show_the_slot(dataset: Dataset, dtype: str) -> None:
-    loader = make(dataset, dtype=dtype, slots=2)
-    batch = next(loader)
-    address = batch.images.ctypes.data
-    array = batch.array("images")
-    assert (array.shape, array.dtype, array.readonly, len(array)) == ([8, 3, 32, 32], dtype, False, 8)
-    tensor = torch.from_dlpack(array)
-    assert tensor.data_ptr() == address and tensor.shape == (8, 3, 32, 32)
-    assert tensor.dtype == {"u8": torch.uint8, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    assert bytes(tensor.contiguous().view(-1).view(torch.uint8).numpy()) == batch.images.tobytes()
-    view = memoryview(array)
-    assert view.shape == (8, 3, 32, 32) and view.format == {"u8": "B", "f32": "f", "f16": "e", "bf16": "H"}[dtype]
-    assert np.asarray(array).ctypes.data == address
-    if dtype != "bf16":
-        assert np.from_dlpack(array).ctypes.data == address
-    labels = np.from_dlpack(batch.array("labels"))
-    assert labels.dtype == np.int64 and np.array_equal(labels, batch.labels)
-    assert np.array_equal(np.asarray(batch.array("indices")), batch.indices)
-    copied = torch.from_dlpack(batch.array("images"), copy=True) if dtype == "u8" else None
-    del view, batch, labels
-    others = [next(loader)]
-    with pytest.raises(ddas.HoldsAllSlots):
-        next(loader)
-    del array
-    with pytest.raises(ddas.HoldsAllSlots):
-        next(loader)  # the tensor alone still holds it
-    tensor.zero_()
-    del tensor
-    gc.collect()
-    others.append(next(loader))
-    if copied is not None:
-        assert copied.data_ptr() != address and copied.any(), "a copy of its own"
-
-
-def test_a_capsule_that_nobody_takes_is_freed(dataset: Dataset) -> None:
-    loader = make(dataset, slots=2)
-    batch = next(loader)
-    capsules = [batch.array("images").__dlpack__(max_version=version) for version in (None, (0, 8), (1, 0), (1, 1))]
-    assert ["versioned" in repr(capsule) for capsule in capsules] == [False, False, True, True]
-    with pytest.raises(BufferError, match="4 arrays"):
-        batch.release()
-    capsules.append(batch.array("labels").__dlpack__(copy=True))
-    del capsules[:4]
-    batch.release()
-    for wrong in ({"stream": 1}, {"dl_device": (2, 0)}):
-        with pytest.raises(BufferError):
-            next(loader).array("images").__dlpack__(**wrong)
-    with pytest.raises(ValueError, match="weights"):
-        next(loader).array("weights")  # type: ignore[arg-type]
-
-
-def test_a_daemons_memory_is_lent_read_only(serve: Serve, dataset: Dataset) -> None:
-    serve(dataset, dtype="f32")
-    with ddas.connect("train") as stream:
-        batch = next(stream)
-        array = batch.array("images")
-        assert array.readonly and array.__dlpack_device__() == (1, 0)
-        lent = np.from_dlpack(array)
-        assert not lent.flags.writeable and lent.ctypes.data == batch.images.ctypes.data
-        with pytest.raises(BufferError, match="read-only.*copy=True"):
-            array.__dlpack__()
-        assert memoryview(array).readonly
-        tensor = torch.from_dlpack(array)  # torch knows no read-only tensors
-        assert tensor.data_ptr() == batch.images.ctypes.data
-        own = np.from_dlpack(array, copy=True)
-        own[:] = 0
-        assert (batch.images != 0).any()
+        make_loader(dataset, batch_size=1 << 31)
 
 
 def test_an_early_exit_of_the_interpreter_is_quiet(dataset: Dataset) -> None:
