@@ -70,7 +70,7 @@ impl Stream {
     /// As [`Stream::open`].
     pub fn with_samples(options: StreamOptions, samples: SampleOptions) -> Result<Stream> {
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
-        Stream::build(options, policy, samples)
+        Stream::with_policy(options, policy, samples)
     }
 
     /// As [`Stream::with_samples`], with a policy that has been read already: `options.policy` is not looked at.
@@ -78,14 +78,6 @@ impl Stream {
     /// # Errors
     /// As [`Stream::open`].
     pub fn with_policy(
-        options: StreamOptions,
-        policy: Option<Policy>,
-        samples: SampleOptions,
-    ) -> Result<Stream> {
-        Stream::build(options, policy, samples)
-    }
-
-    fn build(
         options: StreamOptions,
         policy: Option<Policy>,
         samples: SampleOptions,

@@ -13,6 +13,42 @@ use crate::operation::Operation;
 use crate::operation_arguments::{Extent, Interpolation, SignRule, Warp};
 use crate::{Entry, Result, Step};
 
+/// The policy v0 of AutoAugment on ImageNet: pairs of kind, probability and level, by the names of the kinds that are in
+/// scope where it stands. timm has the same table for kinds of its own, of which one is named otherwise.
+macro_rules! v0_pairs {
+    ($translate_y:ident) => {
+        [
+            [(Equalize, 0.8, 1), (ShearY, 0.8, 4)],
+            [(COLOR, 0.4, 9), (Equalize, 0.6, 3)],
+            [(COLOR, 0.4, 1), (Rotate, 0.6, 8)],
+            [(Solarize, 0.8, 3), (Equalize, 0.4, 7)],
+            [(Solarize, 0.4, 2), (Solarize, 0.6, 2)],
+            [(COLOR, 0.2, 0), (Equalize, 0.8, 8)],
+            [(Equalize, 0.4, 8), (SolarizeAdd, 0.8, 3)],
+            [(ShearX, 0.2, 9), (Rotate, 0.6, 8)],
+            [(COLOR, 0.6, 1), (Equalize, 1.0, 2)],
+            [(Invert, 0.4, 9), (Rotate, 0.6, 0)],
+            [(Equalize, 1.0, 9), (ShearY, 0.6, 3)],
+            [(COLOR, 0.4, 7), (Equalize, 0.6, 0)],
+            [(Posterize, 0.4, 6), (AutoContrast, 0.4, 7)],
+            [(Solarize, 0.6, 8), (COLOR, 0.6, 9)],
+            [(Solarize, 0.2, 4), (Rotate, 0.8, 9)],
+            [(Rotate, 1.0, 7), ($translate_y, 0.8, 9)],
+            [(ShearX, 0.0, 0), (Solarize, 0.8, 4)],
+            [(ShearY, 0.8, 0), (COLOR, 0.6, 4)],
+            [(COLOR, 1.0, 0), (Rotate, 0.6, 2)],
+            [(Equalize, 0.8, 4), (Equalize, 0.0, 8)],
+            [(Equalize, 1.0, 4), (AutoContrast, 0.6, 2)],
+            [(ShearY, 0.4, 7), (SolarizeAdd, 0.6, 7)],
+            // Level 2 keeps no bit: a black image.
+            [(Posterize, 0.8, 2), (Solarize, 0.6, 10)],
+            [(Solarize, 0.6, 8), (Equalize, 0.6, 1)],
+            [(COLOR, 0.8, 6), (Rotate, 0.4, 5)],
+        ]
+    };
+}
+pub(super) use v0_pairs;
+
 const GREY: Warp = Warp {
     fill: [128; 3],
     interpolation: Interpolation::Nearest,
@@ -95,35 +131,7 @@ pub(super) fn policy_v0() -> Result<Definition> {
 
 const COLOR: Kind = Kind::Enhance(Enhancer::Color);
 
-#[rustfmt::skip]
 const V0: [[(Kind, f64, u32); 2]; 25] = {
     use Kind::*;
-    [
-        [(Equalize, 0.8, 1), (ShearY, 0.8, 4)],
-        [(COLOR, 0.4, 9), (Equalize, 0.6, 3)],
-        [(COLOR, 0.4, 1), (Rotate, 0.6, 8)],
-        [(Solarize, 0.8, 3), (Equalize, 0.4, 7)],
-        [(Solarize, 0.4, 2), (Solarize, 0.6, 2)],
-        [(COLOR, 0.2, 0), (Equalize, 0.8, 8)],
-        [(Equalize, 0.4, 8), (SolarizeAdd, 0.8, 3)],
-        [(ShearX, 0.2, 9), (Rotate, 0.6, 8)],
-        [(COLOR, 0.6, 1), (Equalize, 1.0, 2)],
-        [(Invert, 0.4, 9), (Rotate, 0.6, 0)],
-        [(Equalize, 1.0, 9), (ShearY, 0.6, 3)],
-        [(COLOR, 0.4, 7), (Equalize, 0.6, 0)],
-        [(Posterize, 0.4, 6), (AutoContrast, 0.4, 7)],
-        [(Solarize, 0.6, 8), (COLOR, 0.6, 9)],
-        [(Solarize, 0.2, 4), (Rotate, 0.8, 9)],
-        [(Rotate, 1.0, 7), (TranslateY, 0.8, 9)],
-        [(ShearX, 0.0, 0), (Solarize, 0.8, 4)],
-        [(ShearY, 0.8, 0), (COLOR, 0.6, 4)],
-        [(COLOR, 1.0, 0), (Rotate, 0.6, 2)],
-        [(Equalize, 0.8, 4), (Equalize, 0.0, 8)],
-        [(Equalize, 1.0, 4), (AutoContrast, 0.6, 2)],
-        [(ShearY, 0.4, 7), (SolarizeAdd, 0.6, 7)],
-        // Level 2 keeps no bit: a black image.
-        [(Posterize, 0.8, 2), (Solarize, 0.6, 10)],
-        [(Solarize, 0.6, 8), (Equalize, 0.6, 1)],
-        [(COLOR, 0.8, 6), (Rotate, 0.4, 5)],
-    ]
+    v0_pairs!(TranslateY)
 };

@@ -8,6 +8,7 @@
 use super::operations::{
     Enhancer, added_below, rotate, shear_x, shear_y, translate_x, translate_y,
 };
+use super::tensorflow::v0_pairs;
 use super::{Definition, Weighted};
 use crate::operation::Operation;
 use crate::operation_arguments::{Extent, Interpolation, SignRule, Warp};
@@ -467,34 +468,7 @@ const ORIGINAL: [[PairStep; 2]; 25] = {
 };
 
 /// The ImageNet policy v0 of TensorFlow's EfficientNet.
-#[rustfmt::skip]
 const V0: [[PairStep; 2]; 25] = {
     use Kind::*;
-    [
-        [(Equalize, 0.8, 1), (ShearY, 0.8, 4)],
-        [(COLOR, 0.4, 9), (Equalize, 0.6, 3)],
-        [(COLOR, 0.4, 1), (Rotate, 0.6, 8)],
-        [(Solarize, 0.8, 3), (Equalize, 0.4, 7)],
-        [(Solarize, 0.4, 2), (Solarize, 0.6, 2)],
-        [(COLOR, 0.2, 0), (Equalize, 0.8, 8)],
-        [(Equalize, 0.4, 8), (SolarizeAdd, 0.8, 3)],
-        [(ShearX, 0.2, 9), (Rotate, 0.6, 8)],
-        [(COLOR, 0.6, 1), (Equalize, 1.0, 2)],
-        [(Invert, 0.4, 9), (Rotate, 0.6, 0)],
-        [(Equalize, 1.0, 9), (ShearY, 0.6, 3)],
-        [(COLOR, 0.4, 7), (Equalize, 0.6, 0)],
-        [(Posterize, 0.4, 6), (AutoContrast, 0.4, 7)],
-        [(Solarize, 0.6, 8), (COLOR, 0.6, 9)],
-        [(Solarize, 0.2, 4), (Rotate, 0.8, 9)],
-        [(Rotate, 1.0, 7), (TranslateYRel, 0.8, 9)],
-        [(ShearX, 0.0, 0), (Solarize, 0.8, 4)],
-        [(ShearY, 0.8, 0), (COLOR, 0.6, 4)],
-        [(COLOR, 1.0, 0), (Rotate, 0.6, 2)],
-        [(Equalize, 0.8, 4), (Equalize, 0.0, 8)],
-        [(Equalize, 1.0, 4), (AutoContrast, 0.6, 2)],
-        [(ShearY, 0.4, 7), (SolarizeAdd, 0.6, 7)],
-        [(Posterize, 0.8, 2), (Solarize, 0.6, 10)],
-        [(Solarize, 0.6, 8), (Equalize, 0.6, 1)],
-        [(COLOR, 0.8, 6), (Rotate, 0.4, 5)],
-    ]
+    v0_pairs!(TranslateYRel)
 };
