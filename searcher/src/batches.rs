@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use ddas_formats::{Encoding, Operation, Sample};
 use ddas_runtime::{
-    Augmenter, Border, Dtype, Image, Layout, Normalization, OutputFormat, Pipeline,
-    PipelineScratch, Recipe, SampleRng, Step, Stream,
+    Augmenter, Border, Dtype, Image, Layout, Normalization, OutputFormat, PassOrder, Pipeline,
+    PipelineScratch, Recipe, ResizeFilter, SampleRng, Step, Stream,
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::config::Config;
+use crate::config::{Config, Crop};
 use crate::error::{Error, Result};
 use crate::proxy_data::{ProxyData, Samples};
 use crate::split::shuffle;
@@ -21,7 +21,7 @@ use crate::split::shuffle;
 pub struct TrainBatch {
     /// Without augmentation by a policy: batch x 3 x side x side, f32, normalised.
     pub plain: Tensor,
-    /// The same samples augmented, one copy per drawn policy, each with crops and flips of its own.
+    /// The same samples augmented, one copy per drawn policy.
     pub branches: Vec<Tensor>,
     /// Labels, i64.
     pub labels: Tensor,
@@ -38,6 +38,10 @@ pub struct BatchMaker {
     branches: usize,
     batch: usize,
     seed: u64,
+    shared_crop: bool,
+    /// Before the operations, of stored images; none where images are decoded already.
+    before: Option<Pipeline>,
+    /// After them.
     base: Pipeline,
 }
 
@@ -48,6 +52,8 @@ pub struct BatchScratch {
     image: Image,
     pipeline: PipelineScratch,
     values: Vec<u8>,
+    /// What `before` made of each sample, for the copies that share it.
+    cropped: Vec<Image>,
 }
 
 impl BatchMaker {
@@ -59,20 +65,39 @@ impl BatchMaker {
     pub fn new(data: Arc<ProxyData>, config: &Config) -> Result<Self> {
         let space = config.resolve_search_space()?;
         let batch = config.train_batch as usize;
-        if data.train.images.len() < batch {
+        let samples = match config.crop {
+            Crop::Padded => data.train.images.len(),
+            Crop::Resized => data.train.encoded.len(),
+        };
+        if samples < batch || samples != data.train.labels.len() {
             return Err(Error::Invalid(format!(
-                "{} training samples do not fill a batch of {batch}",
-                data.train.images.len()
+                "{samples} training samples do not fill a batch of {batch}"
             )));
         }
+        let mut before = None;
         let mut steps = Vec::new();
+        if config.crop == Crop::Resized {
+            steps.push(Step::RandomResizedCrop {
+                scale: config.crop_scale,
+                ratio: [3.0 / 4.0, 4.0 / 3.0],
+                filter: ResizeFilter::Bicubic,
+                order: PassOrder::Pillow13,
+            });
+            if config.flip {
+                steps.push(Step::RandomFlip { probability: 0.5 });
+            }
+            // Bytes come out as they are; a recipe has to name a normalisation all the same.
+            steps.push(Step::Normalize(normalization(config)));
+            let steps = std::mem::take(&mut steps);
+            before = Some(pipeline(config, steps, config.epochs, Dtype::U8)?);
+        }
         if config.crop_padding > 0 {
             steps.push(Step::RandomCrop {
                 padding: config.crop_padding,
                 border: Border::BLACK,
             });
         }
-        if config.flip {
+        if config.flip && before.is_none() {
             steps.push(Step::RandomFlip { probability: 0.5 });
         }
         steps.push(Step::Normalize(normalization(config)));
@@ -88,23 +113,27 @@ impl BatchMaker {
             branches: config.branches as usize,
             batch,
             seed: config.seed,
-            base: pipeline(config, steps, config.epochs)?,
+            shared_crop: config.shared_crop,
+            before,
+            base: pipeline(config, steps, config.epochs, Dtype::F32)?,
             data,
         })
     }
 
     /// Full batches in an epoch.
     pub fn steps_per_epoch(&self) -> u32 {
-        (self.data.train.images.len() / self.batch) as u32
+        (self.data.train.labels.len() / self.batch) as u32
     }
 
     /// The batch of `step` in `epoch`, both from 0, as tensors on the host.
     ///
-    /// Policies are drawn uniformly, with replacement. Every copy of a sample gets operations,
-    /// sign choices, crop, flip and cutout of its own.
+    /// Policies are drawn uniformly, with replacement. Every copy of a sample gets operations and
+    /// sign choices of its own; crop, flip and cutout are its own or shared with the others, as
+    /// the settings say.
     ///
     /// # Errors
-    /// [`Error::Torch`] when memory runs out.
+    /// [`Error::Torch`] when memory runs out; [`Error::Invalid`] when a stored image cannot be
+    /// decoded.
     pub fn make(&self, epoch: u32, step: u32, scratch: &mut BatchScratch) -> Result<TrainBatch> {
         let positions = self.positions(epoch, step);
         let policies = self.policies(epoch, step);
@@ -129,7 +158,7 @@ impl BatchMaker {
 
     /// Where the batch's samples stand in the training samples: a part of the epoch's shuffle.
     fn positions(&self, epoch: u32, step: u32) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.data.train.images.len()).collect();
+        let mut order: Vec<usize> = (0..self.data.train.labels.len()).collect();
         shuffle(
             &mut order,
             &mut SampleRng::new(self.seed, epoch, 0, Stream::Order),
@@ -165,16 +194,43 @@ impl BatchMaker {
             image,
             pipeline,
             values,
+            cropped,
         } = scratch;
         values.resize(positions.len() * self.base.sample_bytes(), 0);
         let copies = self.branches as u64 + 1;
         let first = (u64::from(step) * copies + copy) * self.batch as u64;
+        cropped.resize_with(positions.len(), Image::default);
         let places = values.chunks_exact_mut(self.base.sample_bytes());
-        for ((index, &position), place) in (first..).zip(positions).zip(places) {
-            image.copy_from(&self.data.train.images[position]);
+        for ((number, &position), place) in positions.iter().enumerate().zip(places) {
+            let index = first + number as u64;
+            // Draws of crop, flip and cutout: those of the plain copy where they are shared.
+            let shared = match self.shared_crop {
+                true => index - copy * self.batch as u64,
+                false => index,
+            };
+            match &self.before {
+                None => image.copy_from(&self.data.train.images[position]),
+                Some(before) => {
+                    let cropped = &mut cropped[number];
+                    if copy == 0 || !self.shared_crop {
+                        let [height, width, _] = before.sample_shape();
+                        cropped.reshape(width as u32, height as u32);
+                        before
+                            .process(
+                                pipeline,
+                                &self.data.train.encoded[position].sample(),
+                                epoch,
+                                shared,
+                                cropped.pixels_mut(),
+                            )
+                            .map_err(|error| Error::Invalid(error.to_string()))?;
+                    }
+                    image.copy_from(cropped);
+                }
+            }
             let mut rng = SampleRng::new(self.seed, epoch, index, Stream::Search);
             augmenter.apply_drawn(operations, &mut rng, image);
-            process(&self.base, pipeline, image, epoch, index, place)?;
+            process(&self.base, pipeline, image, epoch, shared, place)?;
         }
         to_tensor(values, positions.len(), &self.base)
     }
@@ -203,7 +259,8 @@ impl ValidationBatches {
                 config.validation_batch
             )));
         }
-        let pipeline = pipeline(config, vec![Step::Normalize(normalization(config))], 1)?;
+        let steps = vec![Step::Normalize(normalization(config))];
+        let pipeline = pipeline(config, steps, 1, Dtype::F32)?;
         let mut scratch = PipelineScratch::default();
         let mut values = vec![0; count * pipeline.sample_bytes()];
         let places = values.chunks_exact_mut(pipeline.sample_bytes());
@@ -247,14 +304,14 @@ fn normalization(config: &Config) -> Normalization {
     }
 }
 
-fn pipeline(config: &Config, steps: Vec<Step>, epochs: u32) -> Result<Pipeline> {
+fn pipeline(config: &Config, steps: Vec<Step>, epochs: u32, dtype: Dtype) -> Result<Pipeline> {
     let setting = |error: ddas_runtime::Error| Error::Setting {
-        key: "crop_padding, cutout, mean or std".to_owned(),
+        key: "crop_padding, crop_scale, cutout, mean or std".to_owned(),
         problem: error.to_string(),
     };
     let recipe = Recipe::new("search", config.image_size, steps).map_err(setting)?;
     let output = OutputFormat {
-        dtype: Dtype::F32,
+        dtype,
         layout: Layout::Nhwc,
     };
     Pipeline::new(recipe, None, epochs, config.seed, output).map_err(setting)
@@ -323,6 +380,7 @@ mod tests {
             Samples {
                 images: (0..count).map(image).collect(),
                 labels: (0..i64::from(count)).map(|i| i % 3).collect(),
+                ..Samples::default()
             }
         };
         Arc::new(ProxyData {
@@ -381,13 +439,9 @@ mod tests {
 
     #[test]
     fn copies_draw_crops_and_flips_of_their_own() {
-        // With Identity alone as operation, only crop and flip tell the copies apart.
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("space.json");
-        let space = ddas_formats::SearchSpace::new("one", 2, vec![Operation::Identity]).unwrap();
-        std::fs::write(&path, serde_json::to_string(&space).unwrap()).unwrap();
         let mut config = config(&["crop_padding=0", "cutout=0", "flip=false"]);
-        config.search_space = path.display().to_string();
+        config.search_space = identity_alone(folder.path());
         let same = make(&config, 0, 0);
         assert_eq!(same.branches.len(), 3);
         assert!(same.branches.iter().all(|branch| *branch == same.plain));
@@ -401,6 +455,91 @@ mod tests {
                 .all(|branch| *branch != cropped.plain)
         );
         assert_ne!(cropped.branches[0], cropped.branches[1]);
+    }
+
+    /// A file with Identity as the only operation: only crop, flip and cutout tell copies apart.
+    fn identity_alone(folder: &std::path::Path) -> String {
+        let path = folder.join("space.json");
+        let space = ddas_formats::SearchSpace::new("one", 2, vec![Operation::Identity]).unwrap();
+        std::fs::write(&path, serde_json::to_string(&space).unwrap()).unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn shared_crops_are_those_of_the_plain_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&["crop_padding=4", "cutout=3"]);
+        config.search_space = identity_alone(folder.path());
+        let own = make(&config, 2, 1);
+        config.shared_crop = true;
+        let shared = make(&config, 2, 1);
+        assert_eq!(shared.plain, own.plain);
+        assert!(shared.branches.iter().all(|branch| *branch == shared.plain));
+        assert_ne!(make(&config, 3, 1).plain, shared.plain);
+        // What differs among the samples still does.
+        assert_ne!(shared.plain.get(0), shared.plain.get(1));
+    }
+
+    /// Stored images of several sizes, wider than high, of one grey value per column.
+    fn stored(count: u8) -> Arc<ProxyData> {
+        let encoded = |number: u8| {
+            let (width, height) = (40 + u32::from(number), 24);
+            let row: Vec<u8> = (0..width).flat_map(|x| [(5 * x) as u8; 3]).collect();
+            crate::proxy_data::EncodedImage {
+                encoding: Encoding::Raw,
+                width,
+                height,
+                payload: row.repeat(height as usize),
+            }
+        };
+        let train = Samples {
+            encoded: (0..count).map(encoded).collect(),
+            labels: (0..i64::from(count)).map(|i| i % 3).collect(),
+            ..Samples::default()
+        };
+        Arc::new(ProxyData {
+            train,
+            validation: Samples::default(),
+            classes: 3,
+        })
+    }
+
+    #[test]
+    fn resized_crops_come_before_the_operations() {
+        let mut config = Config::preset("imagenet").unwrap();
+        for setting in [
+            "image_size=16",
+            "train_batch=4",
+            "mean=[0,0,0]",
+            "std=[1,1,1]",
+        ] {
+            config.set(setting).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let space = folder.path().join("space.json");
+        let invert = ddas_formats::SearchSpace::new("one", 1, vec![Operation::Invert]).unwrap();
+        std::fs::write(&space, serde_json::to_string(&invert).unwrap()).unwrap();
+        config.search_space = space.display().to_string();
+        let make = |config: &Config| {
+            let maker = BatchMaker::new(stored(9), config).unwrap();
+            assert_eq!(maker.steps_per_epoch(), 2);
+            maker.make(1, 1, &mut BatchScratch::default()).unwrap()
+        };
+        let batch = make(&config);
+        assert_eq!(batch.plain.size(), [4, 3, 16, 16]);
+        // A crop keeps columns of one grey value each, ascending.
+        let rise = batch.plain.get(0).select(0, 0).select(0, 3);
+        assert!(rise.double_value(&[15]) > rise.double_value(&[0]));
+        // Shared crops: inverting what the plain copy shows gives the augmented one.
+        let inverted = Tensor::from(1.0) - &batch.plain;
+        for branch in &batch.branches {
+            assert!((branch - &inverted).abs().max().double_value(&[]) < 1e-6);
+        }
+        config.shared_crop = false;
+        let own = make(&config);
+        assert_eq!(own.plain, batch.plain);
+        assert_ne!(own.branches[0], batch.branches[0]);
+        assert_ne!(own.branches[0], own.branches[1]);
     }
 
     #[test]

@@ -13,16 +13,15 @@ use tch::{Device, Kind, Tensor};
 use crate::adam::{Adam, AdamState};
 use crate::error::{Error, Result};
 use crate::policy_parameters::PolicyParameters;
-use crate::search::Search;
+use crate::search::{EpochProgress, Search};
 
 /// Raised when the meaning of a tensor changes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 impl Search {
-    /// Writes the state after the last finished epoch; the file is the old one or the new one,
-    /// never a part.
+    /// Writes the state between two steps; the file is the old one or the new one, never a part.
     ///
-    /// Valid only between epochs: [`Search::run`] calls its observer's `epoch` there.
+    /// Valid in an observer's `epoch` and when [`Search::run`] has returned without an error.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Torch`] when the file cannot be written.
@@ -39,7 +38,21 @@ impl Search {
             .flat_map(|snapshot| snapshot.operation_probabilities().iter().copied())
             .collect();
         let (total, operation) = (self.total_adam.state(), self.operation_adam.state());
-        let numbers = [VERSION, total.steps as i64, operation.steps as i64];
+        let current = &self.current;
+        let numbers = [
+            VERSION,
+            total.steps as i64,
+            operation.steps as i64,
+            i64::from(current.steps),
+            current.correct as i64,
+            i64::from(current.uncounted_steps),
+            i64::from(current.idle_steps),
+        ];
+        let sums = [
+            current.train_loss,
+            current.validation_loss,
+            current.initial_total,
+        ];
         let mut tensors = vec![
             ("numbers", Tensor::f_from_slice(&numbers)?),
             (
@@ -58,6 +71,14 @@ impl Search {
             ("snapshots.total_probability", vector(&totals)?),
             ("snapshots.operation_probabilities", vector(&operations)?),
         ];
+        tensors.push(("epoch.sums", vector(&sums)?));
+        if current.steps > 0 {
+            let operations = vector(&current.initial_operations)?;
+            tensors.push(("epoch.initial_operations", operations));
+        }
+        if let Some(module) = self.network.save_module()? {
+            tensors.push(("module", Tensor::f_from_slice(&module)?));
+        }
         if let Some(velocity) = self.sgd.velocity() {
             tensors.push(("velocity", velocity.f_to_device(Device::Cpu)?));
         }
@@ -94,7 +115,16 @@ impl Search {
         let vector =
             |name: &str| -> Result<Vec<f64>> { Ok(Vec::try_from(tensor(name, Kind::Double)?)?) };
         let numbers: Vec<i64> = Vec::try_from(tensor("numbers", Kind::Int64)?)?;
-        let [VERSION, total_steps, operation_steps] = numbers[..] else {
+        let [
+            VERSION,
+            total_steps,
+            operation_steps,
+            steps,
+            correct,
+            uncounted,
+            idle,
+        ] = numbers[..]
+        else {
             return Err(fail(format!("is of another version: {numbers:?}")));
         };
         let adam = |adam: &mut Adam, steps: i64, name: &str| -> Result<()> {
@@ -132,6 +162,34 @@ impl Search {
             .map(|(&total, operations)| Ok(Snapshot::new(total, operations.to_vec())?))
             .collect::<Result<_>>()?;
 
+        let sums = vector("epoch.sums")?;
+        let [train_loss, validation_loss, initial_total] = sums[..] else {
+            return Err(fail("`epoch.sums` does not hold three numbers".to_owned()));
+        };
+        let count = |number: i64| {
+            u32::try_from(number).map_err(|_| fail(format!("is damaged: {numbers:?}")))
+        };
+        self.current = EpochProgress {
+            steps: count(steps)?,
+            train_loss,
+            validation_loss,
+            correct: correct.unsigned_abs(),
+            uncounted_steps: count(uncounted)?,
+            idle_steps: count(idle)?,
+            initial_total,
+            initial_operations: match steps {
+                0 => Vec::new(),
+                _ => vector("epoch.initial_operations")?,
+            },
+        };
+        if self.current.steps > 0 && self.current.initial_operations.len() != operations {
+            return Err(fail("its epoch is for another search space".to_owned()));
+        }
+
+        if tensors.contains_key("module") {
+            let module: Vec<u8> = Vec::try_from(tensor("module", Kind::Uint8)?)?;
+            self.network.restore_module(&module)?;
+        }
         let mut flat = self.network.parameters().flat().shallow_clone();
         let network = tensor("network", flat.kind())?;
         if network.size() != flat.size() {

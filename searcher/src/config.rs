@@ -4,7 +4,7 @@ use ddas_formats::SearchSpace;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::networks::{Architecture, Precision};
+use crate::networks::{NetworkChoice, Precision};
 use crate::settings::{SETTINGS, SettingHelp};
 use crate::step::LossReduction;
 
@@ -28,7 +28,8 @@ pub struct Config {
     pub search_space: String,
     /// Operations per augmented sample; none leaves it to the search space.
     pub draws_per_sample: Option<u32>,
-    /// Proxy network, by the name of its [`Architecture`].
+    /// Proxy network: the name of an [`Architecture`](crate::Architecture) or the file of a
+    /// TorchScript module.
     pub network: String,
     /// What the network's convolutions compute in.
     pub precision: Precision,
@@ -40,6 +41,9 @@ pub struct Config {
     pub train_samples: u64,
     /// Samples drawn for the policy's training; disjoint from the others.
     pub validation_samples: u64,
+    /// Classes that the proxy data are drawn from, equally many samples of each; none takes all
+    /// classes in the dataset's proportions.
+    pub classes: Option<u32>,
     /// Samples of a training batch.
     pub train_batch: u64,
     /// Samples of a validation batch.
@@ -73,8 +77,17 @@ pub struct Config {
     /// Whether the policy's gradient carries the network's current learning rate as a factor
     /// (equations 16 and 17 to the letter) and so fades with it; the authors' code leaves it out.
     pub learning_rate_factor: bool,
+    /// When in its epoch a snapshot is taken.
+    pub snapshot: SnapshotAt,
     /// Epochs over which a training run smooths the total probability; 1 is off.
     pub smoothing_window: u32,
+    /// How training images are cropped, and whether before or after the operations.
+    pub crop: Crop,
+    /// Least and greatest share of an image's area that a [`Crop::Resized`] keeps.
+    pub crop_scale: [f64; 2],
+    /// Whether crop, flip and cutout are drawn once per sample and step and shared by all its
+    /// copies; otherwise each copy draws its own.
+    pub shared_crop: bool,
     /// Pixels of black border around a training image before it is cropped at random.
     pub crop_padding: u32,
     /// Whether training images are mirrored with probability 1/2.
@@ -92,9 +105,39 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// When in its epoch a snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotAt {
+    /// Before its first step, as in the authors' code: the first snapshot holds the values that
+    /// the search starts from, and the last epoch's learning is in none.
+    Start,
+    /// After its last step, as in the paper's Algorithm 1.
+    End,
+}
+
+/// How training images are cropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Crop {
+    /// A square out of the image within a black border, after the operations (CIFAR).
+    Padded,
+    /// A random part of the image as it is stored, resized by a bicubic filter, before the
+    /// operations (ImageNet). Validation images are resized and cropped about their centre.
+    Resized,
+}
+
 impl Config {
     /// Names of the presets.
-    pub const PRESETS: &[&str] = &["cifar10", "cifar100", "sanity"];
+    pub const PRESETS: &[&str] = &[
+        "cifar10",
+        "cifar100",
+        "imagenet",
+        "sanity",
+        "cifar10-released",
+        "cifar100-released",
+        "imagenet-released",
+    ];
 
     /// Every key that [`Config::set`] takes, in the order of the struct.
     pub const SETTINGS: &[SettingHelp] = SETTINGS;
@@ -104,6 +147,8 @@ impl Config {
     /// `cifar10` and `cifar100` carry the paper's settings: WRN-40-2, 2,000 + 2,000 samples, 20
     /// epochs, three branches. `sanity` is the paper's section 4.1: the same with validation
     /// images turned by 90 degrees and a search space that can turn images by 90 degrees.
+    /// `imagenet` is ResNet-18 on 120 classes of 50 + 20 images, 40 epochs, two branches. Those
+    /// that end in `-released` carry the settings of the authors' code where they differ.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for a name not in [`Config::PRESETS`].
@@ -115,6 +160,7 @@ impl Config {
             precision: Precision::F32,
             image_size: 32,
             epochs: 20,
+            classes: None,
             train_samples: 2000,
             validation_samples: 2000,
             train_batch: 32,
@@ -133,7 +179,11 @@ impl Config {
             adam_beta1: 0.5,
             adam_beta2: 0.999,
             learning_rate_factor: false,
+            snapshot: SnapshotAt::End,
             smoothing_window: 1,
+            crop: Crop::Padded,
+            crop_scale: [0.08, 1.0],
+            shared_crop: false,
             crop_padding: 4,
             flip: true,
             cutout: 16,
@@ -144,6 +194,50 @@ impl Config {
         };
         match name {
             "cifar10" | "cifar100" => Ok(cifar),
+            "cifar10-released" | "cifar100-released" => Ok(Self {
+                search_space: "released52-as-run".to_owned(),
+                snapshot: SnapshotAt::Start,
+                seed: 20,
+                ..cifar
+            }),
+            "imagenet" | "imagenet-released" => {
+                let imagenet = Self {
+                    search_space: "imagenet32".to_owned(),
+                    network: "resnet-18".to_owned(),
+                    image_size: 224,
+                    epochs: 40,
+                    classes: Some(120),
+                    train_samples: 6000,
+                    validation_samples: 1200,
+                    validation_batch: 64,
+                    branches: 2,
+                    learning_rate: 0.002,
+                    loss: LossReduction::Mean,
+                    momentum: 0.9,
+                    nesterov: true,
+                    weight_decay: 1e-4,
+                    operation_learning_rate: 0.003,
+                    smoothing_window: 6,
+                    crop: Crop::Resized,
+                    shared_crop: true,
+                    crop_padding: 0,
+                    flip: false,
+                    cutout: 0,
+                    mean: [0.485, 0.456, 0.406],
+                    std: [0.229, 0.224, 0.225],
+                    ..cifar
+                };
+                Ok(match name {
+                    "imagenet" => imagenet,
+                    _ => Self {
+                        train_batch: 64,
+                        branches: 3,
+                        snapshot: SnapshotAt::Start,
+                        seed: 20,
+                        ..imagenet
+                    },
+                })
+            }
             "sanity" => Ok(Self {
                 search_space: "sanity".to_owned(),
                 turn_validation: true,
@@ -208,7 +302,41 @@ impl Config {
                 problem,
             })
         };
-        self.network.parse::<Architecture>()?;
+        let network: NetworkChoice = self.network.parse()?;
+        require(
+            network.module().is_none() || self.precision == Precision::F32,
+            "precision",
+            "f32 for a TorchScript module, which computes in its own kinds",
+            &"bf16",
+        )?;
+        if let Some(classes) = self.classes {
+            let key = "classes";
+            require(classes >= 2, key, "at least 2, or null for all", &classes)?;
+            for (key, samples) in [
+                ("train_samples", self.train_samples),
+                ("validation_samples", self.validation_samples),
+            ] {
+                require(
+                    samples.is_multiple_of(u64::from(classes)),
+                    key,
+                    &format!("a multiple of `classes`, which is {classes}"),
+                    &samples,
+                )?;
+            }
+        }
+        let [least, greatest] = self.crop_scale;
+        require(
+            least > 0.0 && least <= greatest && greatest <= 1.0,
+            "crop_scale",
+            "two shares of the area, 0 < least <= greatest <= 1",
+            &format!("[{least},{greatest}]"),
+        )?;
+        require(
+            self.crop == Crop::Padded || self.crop_padding == 0,
+            "crop_padding",
+            "0 where `crop` is resized",
+            &self.crop_padding,
+        )?;
         if let Some(draws) = self.draws_per_sample {
             require(
                 (1..=16).contains(&draws),
@@ -337,7 +465,7 @@ impl Config {
         let work = |config: &Self| {
             let sizes = (config.train_batch, config.validation_batch, config.branches);
             let network = (config.network.clone(), config.precision);
-            (network, config.image_size, sizes)
+            (network, config.image_size, config.crop, sizes)
         };
         work(self) == work(other)
     }
@@ -403,6 +531,10 @@ mod tests {
         }
         let sanity = Config::preset("sanity").unwrap();
         assert!(sanity.turn_validation);
+        let imagenet = Config::preset("imagenet").unwrap();
+        assert_eq!((imagenet.steps(), imagenet.branches), (40 * 187, 2));
+        let released = Config::preset("imagenet-released").unwrap();
+        assert_eq!((released.steps(), released.branches), (40 * 93, 3));
         assert!(
             Config::preset("cifar")
                 .unwrap_err()
@@ -477,16 +609,32 @@ mod tests {
             "std=[0,1,1]",
             "image_size=2",
             "draws_per_sample=0",
+            "classes=1",
+            "classes=3",
+            "crop_scale=[0.5,0.2]",
         ] {
             let mut config = Config::preset("cifar10").unwrap();
             config.set(assignment).unwrap();
             let error = config.validate().unwrap_err().to_string();
-            let key = assignment.split('=').next().unwrap();
+            let key = match assignment {
+                "classes=3" => "train_samples",
+                _ => assignment.split('=').next().unwrap(),
+            };
             assert!(
                 error.starts_with(&format!("setting `{key}`")),
                 "{assignment}: {error}"
             );
         }
+        let mut config = Config::preset("cifar10").unwrap();
+        config.set("network=own.pt").unwrap();
+        config.validate().unwrap();
+        config.set("precision=bf16").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("TorchScript"), "{error}");
+        let mut config = Config::preset("imagenet").unwrap();
+        config.set("crop_padding=4").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("crop_padding"), "{error}");
         let mut config = Config::preset("cifar10").unwrap();
         config.set("network=vgg").unwrap();
         assert!(config.validate().is_err());

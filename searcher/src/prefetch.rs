@@ -21,10 +21,11 @@ pub(crate) struct Prefetch {
 }
 
 impl Prefetch {
-    /// Starts `workers` threads (at least one) at the first step of `first_epoch`.
+    /// Starts `workers` threads (at least one) at the first step of `first_epoch`, or at its step
+    /// `first_step`.
     pub(crate) fn start(
         maker: &Arc<BatchMaker>,
-        first_epoch: u32,
+        (first_epoch, first_step): (u32, u32),
         epochs: u32,
         workers: usize,
     ) -> Result<Self> {
@@ -39,7 +40,10 @@ impl Prefetch {
             let maker = Arc::clone(maker);
             let handle = std::thread::Builder::new()
                 .name(format!("batches-{worker}"))
-                .spawn(move || work(&maker, first_epoch..epochs, worker, workers, &sender))
+                .spawn(move || {
+                    let first = first_step as usize + worker;
+                    work(&maker, first_epoch..epochs, first, workers, &sender);
+                })
                 .map_err(|error| Error::Invalid(format!("cannot start a thread: {error}")))?;
             prefetch.receivers.push(receiver);
             prefetch.workers.push(handle);
@@ -73,14 +77,14 @@ impl Drop for Prefetch {
 fn work(
     maker: &BatchMaker,
     epochs: std::ops::Range<u32>,
-    worker: usize,
+    first: usize,
     workers: usize,
     sender: &SyncSender<Result<TrainBatch>>,
 ) {
     let mut scratch = BatchScratch::default();
     let steps = maker.steps_per_epoch();
     let all = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step)));
-    for (epoch, step) in all.skip(worker).step_by(workers) {
+    for (epoch, step) in all.skip(first).step_by(workers) {
         let batch = maker.make(epoch, step, &mut scratch);
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {

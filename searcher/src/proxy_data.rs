@@ -1,37 +1,67 @@
 //! The samples of a search, decoded once and held in memory.
 
-use ddas_formats::{Dataset, Operation};
+use ddas_formats::{Dataset, DatasetReader, Encoding, Operation, Sample};
 use ddas_runtime::{Decoder, Image, Kernels, PassOrder, Rect, ResizeFilter, Resizer};
 
-use crate::config::Config;
+use crate::config::{Config, Crop};
 use crate::error::{Error, Result};
-use crate::split::stratified_split;
+use crate::split::{class_split, stratified_split};
 
-/// Decoded training and validation samples, all of one size.
+/// Training and validation samples.
 #[derive(Debug)]
 pub struct ProxyData {
     /// Samples that train the network.
     pub train: Samples,
     /// Samples that train the policy; already turned where the settings say so.
     pub validation: Samples,
-    /// Number of classes of the dataset.
+    /// Number of classes the network tells apart: the dataset's, or those drawn.
     pub classes: u32,
 }
 
-/// Decoded samples in a fixed order.
+/// Samples in a fixed order: all of them decoded, or all of them encoded.
 #[derive(Debug, Default)]
 pub struct Samples {
     /// RGB images of the size in the settings.
     pub images: Vec<Image>,
+    /// Images of any size as stored, for crops that are resized anew in each step.
+    pub encoded: Vec<EncodedImage>,
     /// One label per image, below the number of classes.
     pub labels: Vec<i64>,
+}
+
+/// An image as the dataset holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedImage {
+    /// How the payload is encoded.
+    pub encoding: Encoding,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// The encoded bytes.
+    pub payload: Vec<u8>,
+}
+
+impl EncodedImage {
+    /// As the runtime takes it.
+    pub(crate) fn sample(&self) -> Sample<'_> {
+        Sample {
+            label: 0,
+            encoding: self.encoding,
+            width: self.width,
+            height: self.height,
+            payload: &self.payload,
+        }
+    }
 }
 
 impl ProxyData {
     /// Draws the split and decodes its samples.
     ///
     /// Images of another size than `image_size` are scaled so that their shorter side fits, then
-    /// cropped about their centre.
+    /// cropped about their centre. With [`Crop::Resized`], training images are kept as stored,
+    /// and validation images are scaled to 256/224 of the size before the crop, as is usual for
+    /// ImageNet.
     ///
     /// # Errors
     /// [`Error::Dataset`] when there are too few samples, a label is outside the classes, or an
@@ -54,31 +84,50 @@ impl ProxyData {
             labels.push(label);
         }
         let (train, validation) = (config.train_samples, config.validation_samples);
-        let split = stratified_split(&labels, train, validation, config.seed)
-            .map_err(|error| fail(error.to_string()))?;
+        let (chosen, split) = match config.classes {
+            Some(count) => class_split(&labels, count, train, validation, config.seed),
+            None => stratified_split(&labels, train, validation, config.seed)
+                .map(|split| ((0..classes as i64).collect(), split)),
+        }
+        .map_err(|error| fail(error.to_string()))?;
+        let place_of = |label: i64| chosen.binary_search(&label).unwrap_or_default() as i64;
 
-        let mut loader = ImageLoader::new(config.image_size);
-        let mut load = |indices: &[u64]| -> Result<Samples> {
+        let margin = match config.crop {
+            Crop::Padded => 1.0,
+            Crop::Resized => 224.0 / 256.0,
+        };
+        let mut loader = ImageLoader::new(config.image_size, margin);
+        let mut load = |reader: &DatasetReader, indices: &[u64], decode: bool| -> Result<Samples> {
             let mut samples = Samples::default();
             for &index in indices {
                 let sample = reader.get(index)?;
+                samples.labels.push(place_of(sample.label));
+                if !decode {
+                    samples.encoded.push(EncodedImage {
+                        encoding: sample.encoding,
+                        width: sample.width,
+                        height: sample.height,
+                        payload: sample.payload.to_vec(),
+                    });
+                    continue;
+                }
                 let image = loader
                     .load(&sample)
                     .map_err(|error| fail(format!("sample {index}: {error}")))?;
                 samples.images.push(image);
-                samples.labels.push(sample.label);
             }
             Ok(samples)
         };
-        let train = load(&split.train)?;
-        let mut validation = load(&split.validation)?;
+        let train = load(&reader, &split.train, config.crop == Crop::Padded)?;
+        let mut validation = load(&reader, &split.validation, true)?;
         if config.turn_validation {
             let mut kernels = Kernels::default();
             for image in &mut validation.images {
                 kernels.apply(&Operation::Rotate90, None, image);
             }
         }
-        let classes = u32::try_from(classes).map_err(|_| fail("too many classes".to_owned()))?;
+        let classes =
+            u32::try_from(chosen.len()).map_err(|_| fail("too many classes".to_owned()))?;
         Ok(Self {
             train,
             validation,
@@ -90,15 +139,18 @@ impl ProxyData {
 /// Decodes samples and brings them to one size.
 pub(crate) struct ImageLoader {
     size: u32,
+    /// Share of the shorter side that the central square keeps.
+    margin: f64,
     decoder: Decoder,
     decoded: Image,
     resizer: Resizer,
 }
 
 impl ImageLoader {
-    pub(crate) fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32, margin: f64) -> Self {
         Self {
             size,
+            margin,
             decoder: Decoder::new(),
             decoded: Image::new(1, 1),
             resizer: Resizer::default(),
@@ -117,10 +169,11 @@ impl ImageLoader {
             sample.payload,
             &mut self.decoded,
         )?;
-        if (width, height) == (self.size, self.size) {
+        if (width, height) == (self.size, self.size) && self.margin == 1.0 {
             return Ok(self.decoded.clone());
         }
-        let side = width.min(height);
+        let shorter = f64::from(width.min(height));
+        let side = ((shorter * self.margin).round() as u32).max(1);
         let square = Rect {
             x: (width - side) / 2,
             y: (height - side) / 2,

@@ -32,6 +32,10 @@ pub struct RunRecord {
     pub device: String,
     /// CPU threads of the network.
     pub threads: u32,
+    /// XXH3-64 of the TorchScript file the network came from, hexadecimal; none for a network
+    /// built in. A run is not resumed with another network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_hash: Option<String>,
     /// Every setting.
     pub settings: Config,
 }
@@ -84,10 +88,22 @@ pub enum Metric {
         train_loss: f64,
         /// Mean loss of the validation batches.
         validation_loss: f64,
-        /// Share of correct predictions in them.
-        validation_accuracy: f64,
+        /// Share of correct predictions in them; null for a network that gives no predictions.
+        validation_accuracy: Option<f64>,
+        /// Steps in which the policy learned nothing (Z_g = 0).
+        #[serde(default)]
+        idle_steps: u32,
         /// Seconds of the epoch.
         seconds: f64,
+    },
+    /// The run ended before its last epoch.
+    Stopped {
+        /// Search epoch that was not finished, from 0.
+        epoch: u32,
+        /// Steps of it that were done.
+        step: u32,
+        /// Why: a signal, or what failed.
+        reason: String,
     },
 }
 
@@ -119,13 +135,18 @@ impl Metric {
             train_loss: report.train_loss,
             validation_loss: report.validation_loss,
             validation_accuracy: report.validation_accuracy,
+            idle_steps: report.idle_steps,
             seconds: report.seconds,
         }
     }
 
-    fn epoch_number(&self) -> u32 {
+    /// Whether it tells of what happened before a step of an epoch that is not finished.
+    fn is_before(&self, first_epoch: u32, first_step: u32) -> bool {
         match self {
-            Self::Step { epoch, .. } | Self::Epoch { epoch, .. } => *epoch,
+            Self::Step { epoch, step, .. } => (*epoch, *step) < (first_epoch, first_step),
+            Self::Epoch { epoch, .. } => *epoch < first_epoch,
+            // The run goes on.
+            Self::Stopped { .. } => false,
         }
     }
 }
@@ -241,12 +262,12 @@ impl RunFolder {
         self.path.join("metrics.jsonl")
     }
 
-    /// Opens the metrics for further lines, dropping those of epochs from `first_epoch` on: an
-    /// epoch that was cut short is run again.
+    /// Opens the metrics for further lines, dropping those from step `first_step` of epoch
+    /// `first_epoch` on: what came after the checkpoint is run again.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read or written.
-    pub fn append_metrics(&self, first_epoch: u32) -> Result<MetricsWriter> {
+    pub fn append_metrics(&self, first_epoch: u32, first_step: u32) -> Result<MetricsWriter> {
         let path = self.metrics();
         let kept: Vec<Metric> = match path.exists() {
             true => self.read_metrics()?,
@@ -259,7 +280,7 @@ impl RunFolder {
         };
         for metric in kept
             .iter()
-            .filter(|metric| metric.epoch_number() < first_epoch)
+            .filter(|metric| metric.is_before(first_epoch, first_step))
         {
             writer.write(metric)?;
         }
@@ -339,6 +360,7 @@ mod tests {
             output: "/policy.json".into(),
             device: "cpu".to_owned(),
             threads: 2,
+            network_hash: None,
             settings: Config::preset("cifar10").unwrap(),
         }
     }
@@ -350,7 +372,8 @@ mod tests {
             operation_probabilities: vec![0.25; 4],
             train_loss: 2.0,
             validation_loss: 2.5,
-            validation_accuracy: 0.125,
+            validation_accuracy: Some(0.125),
+            idle_steps: 0,
             seconds: 60.0,
         }
     }
@@ -401,7 +424,7 @@ mod tests {
     fn metrics_of_an_unfinished_epoch_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path(), &record(), false).unwrap();
-        let mut writer = run.append_metrics(0).unwrap();
+        let mut writer = run.append_metrics(0, 0).unwrap();
         for number in 0..3 {
             writer.write(&epoch(number)).unwrap();
         }
@@ -411,9 +434,9 @@ mod tests {
         std::fs::write(run.metrics(), text).unwrap();
         assert_eq!(run.read_metrics().unwrap(), [epoch(0), epoch(1), epoch(2)]);
 
-        run.append_metrics(2).unwrap().write(&epoch(2)).unwrap();
+        run.append_metrics(2, 0).unwrap().write(&epoch(2)).unwrap();
         assert_eq!(run.read_metrics().unwrap(), [epoch(0), epoch(1), epoch(2)]);
-        run.append_metrics(1).unwrap();
+        run.append_metrics(1, 0).unwrap();
         assert_eq!(run.read_metrics().unwrap(), [epoch(0)]);
     }
 

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ddas_formats::{Policy, Provenance, SearchSpace, Snapshot};
-use tch::{Device, Kind, Tensor};
+use ddas_runtime::{SampleRng, Stream};
+use tch::{Device, Tensor};
 
 use crate::adam::Adam;
 use crate::batches::{BatchMaker, TrainBatch, ValidationBatches};
-use crate::config::Config;
+use crate::config::{Config, SnapshotAt};
 use crate::error::{Error, Result};
-use crate::networks::{Architecture, Network};
+use crate::networks::{Network, NetworkChoice};
 use crate::policy_parameters::PolicyParameters;
 use crate::prefetch::Prefetch;
 use crate::proxy_data::ProxyData;
@@ -29,6 +30,8 @@ pub struct Search {
     pub(crate) total_adam: Adam,
     pub(crate) operation_adam: Adam,
     pub(crate) snapshots: Vec<Snapshot>,
+    /// The epoch that is not finished: what has happened in it.
+    pub(crate) current: EpochProgress,
     maker: Arc<BatchMaker>,
     validation: ValidationBatches,
 }
@@ -63,8 +66,12 @@ pub struct EpochReport {
     pub train_loss: f64,
     /// Mean over the epoch's steps of the loss of the validation batch after the update.
     pub validation_loss: f64,
-    /// Share of correct predictions in these batches.
-    pub validation_accuracy: f64,
+    /// Share of correct predictions in these batches; none for a network that gives losses
+    /// instead of logits.
+    pub validation_accuracy: Option<f64>,
+    /// Steps whose copies had all the same effect on the validation loss (Z_g = 0): the policy
+    /// learned nothing in them.
+    pub idle_steps: u32,
     /// Seconds since the epoch began.
     pub seconds: f64,
 }
@@ -102,9 +109,9 @@ impl Search {
     pub fn new(data: Arc<ProxyData>, config: &Config, device: Device) -> Result<Self> {
         config.validate()?;
         let space = config.resolve_search_space()?;
-        let architecture: Architecture = config.network.parse()?;
-        let network = architecture
-            .build(data.classes, config.seed, Kind::Float, device)?
+        let choice: NetworkChoice = config.network.parse()?;
+        let network = choice
+            .build(data.classes, config.seed, config.image_size, device)?
             .with_precision(config.precision);
         let betas = (config.adam_beta1, config.adam_beta2);
         let operations = space.len();
@@ -115,6 +122,7 @@ impl Search {
             total_adam: Adam::new(1, config.total_learning_rate, betas),
             operation_adam: Adam::new(operations, config.operation_learning_rate, betas),
             snapshots: Vec::new(),
+            current: EpochProgress::default(),
             validation: ValidationBatches::new(&data.validation, config, device)?,
             maker: Arc::new(BatchMaker::new(data, config)?),
             config: config.clone(),
@@ -178,10 +186,16 @@ impl Search {
         self.maker.steps_per_epoch()
     }
 
+    /// Steps done of the epoch that is not finished.
+    pub fn steps_done(&self) -> u32 {
+        self.current.steps
+    }
+
     /// Runs the epochs that are not finished yet.
     ///
     /// `workers` threads make batches ahead of the step; their number does not show in the
-    /// result. When `stop` is raised, the search ends before its next step.
+    /// result. When `stop` is raised, the search ends before its next step, and
+    /// [`Search::save_checkpoint`] keeps all that was done.
     ///
     /// # Errors
     /// [`Error::Diverged`] when a loss or gradient is no longer finite; the finished epochs keep
@@ -193,11 +207,18 @@ impl Search {
         observer: &mut dyn Observer,
     ) -> Result<Ending> {
         let first = self.snapshots.len() as u32;
-        let mut batches = Prefetch::start(&self.maker, first, self.config.epochs, workers)?;
+        let place = (first, self.current.steps);
+        let mut batches = Prefetch::start(&self.maker, place, self.config.epochs, workers)?;
         for epoch in first..self.config.epochs {
             let begun = Instant::now();
-            let mut sums = EpochSums::default();
-            for step in 0..self.steps_per_epoch() {
+            if self.current.steps == 0 {
+                self.current = EpochProgress {
+                    initial_total: self.parameters.total_probability(),
+                    initial_operations: self.parameters.operation_probabilities(),
+                    ..EpochProgress::default()
+                };
+            }
+            for step in self.current.steps..self.steps_per_epoch() {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(Ending::Stopped);
                 }
@@ -205,15 +226,20 @@ impl Search {
                 let batch = batches.next()?;
                 let waited = waiting.elapsed().as_secs_f64();
                 let report = self.step(epoch, step, batch, waited)?;
-                sums.add(&report.outcome);
+                self.current.add(&report.outcome);
                 observer.step(&report)?;
             }
-            self.snapshots.push(Snapshot::new(
-                self.parameters.total_probability(),
-                self.parameters.operation_probabilities(),
-            )?);
+            let done = std::mem::take(&mut self.current);
             let seconds = begun.elapsed().as_secs_f64();
-            let report = sums.report(epoch, seconds, self.config.validation_batch);
+            let report = done.report(epoch, seconds, self.config.validation_batch);
+            let (total, operations) = match self.config.snapshot {
+                SnapshotAt::Start => (done.initial_total, done.initial_operations),
+                SnapshotAt::End => (
+                    self.parameters.total_probability(),
+                    self.parameters.operation_probabilities(),
+                ),
+            };
+            self.snapshots.push(Snapshot::new(total, operations)?);
             observer.epoch(self, &report)?;
         }
         Ok(Ending::Finished)
@@ -253,6 +279,9 @@ impl Search {
             validation,
             validation_labels,
         };
+        // What a user's module draws at random depends on seed and step, as all else.
+        let mut key = SampleRng::new(self.config.seed, epoch, number, Stream::Search);
+        self.network.begin_step(i64::from(key.below(u32::MAX)));
         let outcome = meta_step(
             &self.network,
             &mut self.sgd,
@@ -303,21 +332,32 @@ impl Search {
     }
 }
 
-/// Sums over the steps of an epoch.
-#[derive(Default)]
-struct EpochSums {
-    steps: u32,
-    train_loss: f64,
-    validation_loss: f64,
-    correct: u64,
+/// What has happened in an epoch so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct EpochProgress {
+    pub(crate) steps: u32,
+    /// Sums over the steps.
+    pub(crate) train_loss: f64,
+    pub(crate) validation_loss: f64,
+    pub(crate) correct: u64,
+    /// Steps whose network gave no predictions to count.
+    pub(crate) uncounted_steps: u32,
+    pub(crate) idle_steps: u32,
+    /// The policy before the first step.
+    pub(crate) initial_total: f64,
+    pub(crate) initial_operations: Vec<f64>,
 }
 
-impl EpochSums {
+impl EpochProgress {
     fn add(&mut self, outcome: &StepOutcome) {
         self.steps += 1;
         self.train_loss += outcome.plain_loss;
         self.validation_loss += outcome.validation_loss;
-        self.correct += outcome.validation_correct;
+        match outcome.validation_correct {
+            Some(correct) => self.correct += correct,
+            None => self.uncounted_steps += 1,
+        }
+        self.idle_steps += u32::from(outcome.gradient.z_g == 0.0);
     }
 
     fn report(&self, epoch: u32, seconds: f64, validation_batch: u64) -> EpochReport {
@@ -326,7 +366,9 @@ impl EpochSums {
             epoch,
             train_loss: self.train_loss / steps,
             validation_loss: self.validation_loss / steps,
-            validation_accuracy: self.correct as f64 / (steps * validation_batch as f64),
+            validation_accuracy: (self.uncounted_steps == 0)
+                .then(|| self.correct as f64 / (steps * validation_batch as f64)),
+            idle_steps: self.idle_steps,
             seconds,
         }
     }
@@ -505,6 +547,114 @@ mod tests {
         let mut search = Search::new(planted(), &config, Device::Cpu).unwrap();
         search.run(1, &AtomicBool::new(true), &mut Silent).unwrap();
         assert!(search.policy("bars", "test").is_err());
+    }
+
+    #[test]
+    fn snapshots_at_the_start_are_one_epoch_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder.path().join("space.json"), 1);
+        config.epochs = 3;
+        let run = |config: &Config| {
+            let mut search = Search::new(planted(), config, Device::Cpu).unwrap();
+            search.run(1, &AtomicBool::new(false), &mut Silent).unwrap();
+            search.snapshots().to_vec()
+        };
+        let at_end = run(&config);
+        config.snapshot = SnapshotAt::Start;
+        let at_start = run(&config);
+        assert_eq!(at_start[0].operation_probabilities(), [0.25; 4]);
+        assert_eq!(at_start[1..], at_end[..2]);
+    }
+
+    #[test]
+    fn a_search_stopped_within_an_epoch_goes_on_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder.path().join("space.json"), 4);
+        config.epochs = 3;
+        config.snapshot = SnapshotAt::Start;
+        let new = || Search::new(planted(), &config, Device::Cpu).unwrap();
+        let never = AtomicBool::new(false);
+        let mut whole = new();
+        whole.run(1, &never, &mut Silent).unwrap();
+
+        let checkpoint = folder.path().join("checkpoint.safetensors");
+        let mut reports = Vec::new();
+        for steps in [3, 9, 1, 100] {
+            let mut search = new();
+            if checkpoint.exists() {
+                search.restore_checkpoint(&checkpoint).unwrap();
+            }
+            let stop = AtomicBool::new(false);
+            let mut observer = Collect {
+                left: steps,
+                stop: &stop,
+                reports: &mut reports,
+            };
+            search.run(2, &stop, &mut observer).unwrap();
+            search.save_checkpoint(&checkpoint).unwrap();
+            if search.snapshots().len() == 3 {
+                assert_eq!(search.snapshots(), whole.snapshots());
+                assert_eq!(
+                    search.network.parameters().flat(),
+                    whole.network.parameters().flat()
+                );
+            }
+        }
+        assert_eq!(reports.len(), 3);
+        let mut all = Vec::new();
+        let stop = AtomicBool::new(false);
+        let mut observer = Collect {
+            left: 1000,
+            stop: &stop,
+            reports: &mut all,
+        };
+        new().run(1, &stop, &mut observer).unwrap();
+        for (mut found, mut wanted) in reports.into_iter().zip(all) {
+            (found.seconds, wanted.seconds) = (0.0, 0.0);
+            assert_eq!(found, wanted);
+        }
+    }
+
+    /// Stops after some steps and keeps what epochs reported.
+    struct Collect<'a> {
+        left: u32,
+        stop: &'a AtomicBool,
+        reports: &'a mut Vec<EpochReport>,
+    }
+
+    impl Observer for Collect<'_> {
+        fn step(&mut self, _: &StepReport) -> Result<()> {
+            self.left -= 1;
+            self.stop.store(self.left == 0, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn epoch(&mut self, _: &Search, report: &EpochReport) -> Result<()> {
+            self.reports.push(report.clone());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn steps_that_teach_nothing_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = folder.path().join("space.json");
+        let mut config = config(&space, 0);
+        let one = ddas_formats::SearchSpace::new("one", 1, vec![Operation::Identity]).unwrap();
+        std::fs::write(&space, serde_json::to_string(&one).unwrap()).unwrap();
+        config.epochs = 1;
+        // Without crop and flip all copies are the plain one.
+        let mut search = Search::new(planted(), &config, Device::Cpu).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut reports = Vec::new();
+        let mut observer = Collect {
+            left: 1000,
+            stop: &stop,
+            reports: &mut reports,
+        };
+        search.run(1, &stop, &mut observer).unwrap();
+        assert_eq!(reports[0].idle_steps, 8);
+        assert!((search.snapshots()[0].total_probability() - 0.35).abs() < 1e-12);
     }
 
     #[test]

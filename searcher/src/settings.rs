@@ -38,8 +38,8 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
     ),
     help(
         "network",
-        "a network's name",
-        "proxy network: wrn-DEPTH-WIDTH, resnet-18, proxy",
+        "a network's name or a .pt file",
+        "proxy network: wrn-DEPTH-WIDTH, resnet-18, resnet-50, proxy, or a TorchScript file",
     ),
     help(
         "precision",
@@ -54,6 +54,11 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
     help("epochs", COUNT, "search epochs, one snapshot each"),
     help("train_samples", COUNT, "samples that train the network"),
     help("validation_samples", COUNT, "samples that train the policy"),
+    help(
+        "classes",
+        "a whole number or null",
+        "classes drawn for the proxy data, equally many samples of each (null: all classes)",
+    ),
     help("train_batch", COUNT, "samples of a training batch"),
     help("validation_batch", COUNT, "samples of a validation batch"),
     help(
@@ -119,9 +124,29 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
         "policy: scale its gradient by the network's rate",
     ),
     help(
+        "snapshot",
+        "start or end",
+        "when in its epoch the policy's snapshot is taken",
+    ),
+    help(
         "smoothing_window",
         COUNT,
         "epochs over which training smooths the total probability",
+    ),
+    help(
+        "crop",
+        "padded or resized",
+        "crop out of a black border after the operations, or a resized part before them",
+    ),
+    help(
+        "crop_scale",
+        "two numbers, as [0.08,1]",
+        "least and greatest share of the area that a resized crop keeps",
+    ),
+    help(
+        "shared_crop",
+        SWITCH,
+        "share crop, flip and cutout among the copies of a sample",
     ),
     help(
         "crop_padding",

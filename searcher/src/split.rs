@@ -37,6 +37,80 @@ pub fn stratified_split(labels: &[i64], train: u64, validation: u64, seed: u64) 
             labels.len()
         )));
     }
+    let (_, mut members) = members(labels);
+    let counts: Vec<u64> = members
+        .iter()
+        .map(|of_class| of_class.len() as u64)
+        .collect();
+    let taken = apportion(wanted, &counts);
+    let to_train = apportion(train, &taken);
+    let parts: Vec<(u64, u64)> = (to_train.iter().zip(&taken))
+        .map(|(&train, &taken)| (train, taken - train))
+        .collect();
+    Ok(draw(&mut members, &parts, seed))
+}
+
+/// Draws `classes` classes and then equally many samples of each for both sets, by `seed` alone.
+/// Classes with too few samples are not drawn. Returns the classes in ascending order, too.
+///
+/// ```
+/// use ddas_search::class_split;
+///
+/// let labels = [5, 5, 5, 7, 9, 9, 9, 9];
+/// let (classes, split) = class_split(&labels, 2, 4, 2, 0)?;
+/// assert_eq!(classes, [5, 9]); // of class 7 there is one sample only
+/// assert_eq!((split.train.len(), split.validation.len()), (4, 2));
+/// # Ok::<(), ddas_search::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Invalid`] when a number of samples is no multiple of `classes`, or there are fewer
+/// classes with enough samples.
+pub fn class_split(
+    labels: &[i64],
+    classes: u32,
+    train: u64,
+    validation: u64,
+    seed: u64,
+) -> Result<(Vec<i64>, Split)> {
+    let count = u64::from(classes);
+    if count == 0 || !train.is_multiple_of(count) || !validation.is_multiple_of(count) {
+        return Err(Error::Invalid(format!(
+            "{train} and {validation} samples cannot be shared out equally among {classes} classes"
+        )));
+    }
+    let (train, validation) = (train / count, validation / count);
+    let (present, members) = members(labels);
+    let mut candidates: Vec<usize> = (0..present.len())
+        .filter(|&class| members[class].len() as u64 >= train + validation)
+        .collect();
+    if (candidates.len() as u64) < count {
+        return Err(Error::Invalid(format!(
+            "{} of the dataset's {} classes have {} samples or more ({train} to train on, \
+             {validation} to validate on), fewer than classes = {classes}; lower classes, \
+             train_samples and validation_samples with --set (classes=null takes all classes as \
+             they are)",
+            candidates.len(),
+            present.len(),
+            train + validation
+        )));
+    }
+    let mut rng = SampleRng::new(seed, u32::MAX, 3 << 62, Stream::Order);
+    shuffle(&mut candidates, &mut rng);
+    candidates.truncate(classes as usize);
+    candidates.sort_unstable();
+    let mut chosen: Vec<Vec<u64>> = candidates
+        .iter()
+        .map(|&class| members[class].clone())
+        .collect();
+    let parts = vec![(train, validation); candidates.len()];
+    let split = draw(&mut chosen, &parts, seed);
+    let labels = candidates.iter().map(|&class| present[class]).collect();
+    Ok((labels, split))
+}
+
+/// The labels that occur, ascending, and the samples of each.
+fn members(labels: &[i64]) -> (Vec<i64>, Vec<Vec<u64>>) {
     let mut classes: Vec<i64> = labels.to_vec();
     classes.sort_unstable();
     classes.dedup();
@@ -46,13 +120,11 @@ pub fn stratified_split(labels: &[i64], train: u64, validation: u64, seed: u64) 
             members[class].push(index);
         }
     }
-    let counts: Vec<u64> = members
-        .iter()
-        .map(|of_class| of_class.len() as u64)
-        .collect();
-    let taken = apportion(wanted, &counts);
-    let to_train = apportion(train, &taken);
+    (classes, members)
+}
 
+/// Draws so many of each class's members for both sets.
+fn draw(members: &mut [Vec<u64>], parts: &[(u64, u64)], seed: u64) -> Split {
     let mut split = Split {
         train: Vec::new(),
         validation: Vec::new(),
@@ -60,11 +132,12 @@ pub fn stratified_split(labels: &[i64], train: u64, validation: u64, seed: u64) 
     for (class, of_class) in members.iter_mut().enumerate() {
         let mut rng = SampleRng::new(seed, u32::MAX, class as u64, Stream::Order);
         shuffle(of_class, &mut rng);
-        let (train, rest) = of_class.split_at(to_train[class] as usize);
-        split.train.extend_from_slice(train);
+        let (train, validation) = parts[class];
+        let (first, rest) = of_class.split_at(train as usize);
+        split.train.extend_from_slice(first);
         split
             .validation
-            .extend_from_slice(&rest[..(taken[class] - to_train[class]) as usize]);
+            .extend_from_slice(&rest[..validation as usize]);
     }
     // Batches take consecutive samples: mix the classes.
     shuffle(
@@ -75,7 +148,7 @@ pub fn stratified_split(labels: &[i64], train: u64, validation: u64, seed: u64) 
         &mut split.validation,
         &mut SampleRng::new(seed, u32::MAX, 2 << 62, Stream::Order),
     );
-    Ok(split)
+    split
 }
 
 /// Shares `total` out in proportion to `weights` by largest remainders; no part exceeds its
@@ -168,6 +241,45 @@ mod tests {
             .collect();
         all.sort_unstable();
         assert_eq!(all, (0..8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn classes_are_drawn_with_equally_many_samples_each() {
+        // 40 classes of 5 to 9 samples.
+        let labels: Vec<i64> = (0..40)
+            .flat_map(|class| std::iter::repeat_n(class, 5 + class as usize % 5))
+            .collect();
+        let draw = |seed| class_split(&labels, 8, 32, 16, seed).unwrap();
+        let (classes, split) = draw(1);
+        assert_eq!(classes.len(), 8);
+        assert!(classes.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(
+            classes.iter().all(|class| class % 5 >= 1),
+            "6 samples are needed"
+        );
+        for class in &classes {
+            let count = |part: &[u64]| {
+                part.iter()
+                    .filter(|&&i| labels[i as usize] == *class)
+                    .count()
+            };
+            assert_eq!((count(&split.train), count(&split.validation)), (4, 2));
+        }
+        assert!(
+            split
+                .train
+                .iter()
+                .all(|index| !split.validation.contains(index))
+        );
+        assert_eq!(draw(1), (classes.clone(), split));
+        assert_ne!(draw(2).0, classes);
+
+        let error = class_split(&labels, 33, 132, 66, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("32 of the dataset's 40 classes"), "{error}");
+        assert!(error.contains("classes, train_samples"), "{error}");
+        assert!(class_split(&labels, 8, 33, 16, 0).is_err());
     }
 
     #[test]

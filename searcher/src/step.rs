@@ -119,8 +119,9 @@ pub struct StepOutcome {
     pub branch_losses: Vec<f64>,
     /// Loss of the validation batch after the update.
     pub validation_loss: f64,
-    /// Correct predictions in the validation batch after the update.
-    pub validation_correct: u64,
+    /// Correct predictions in the validation batch after the update; none for a network that
+    /// gives losses instead of logits.
+    pub validation_correct: Option<u64>,
     /// `<g_val, g_plain>`.
     pub plain_dot: f64,
     /// `<g_val, g_branch>` per branch.
@@ -197,8 +198,11 @@ pub fn meta_step(
             differences
                 .f_matmul(&validation_gradient)?
                 .f_to_kind(Kind::Double)?,
-            correct.f_reshape([1])?.f_to_kind(Kind::Double)?,
         ];
+        let mut parts = Vec::from(parts);
+        if let Some(correct) = &correct {
+            parts.push(correct.f_reshape([1])?.f_to_kind(Kind::Double)?);
+        }
         Ok(Vec::try_from(Tensor::f_cat(&parts, 0)?)?)
     })?;
     read_outcome(&numbers, policy, batch, options)
@@ -244,7 +248,7 @@ fn read_outcome(
             .map(|&loss| mean(loss, &batch.labels))
             .collect(),
         validation_loss: mean(losses[count + 1], &batch.validation_labels),
-        validation_correct: rest[count + 1] as u64,
+        validation_correct: rest.get(count + 1).map(|&correct| correct as u64),
         plain_dot,
         branch_dots: advantages
             .iter()
@@ -260,20 +264,13 @@ fn differentiate(
     images: &Tensor,
     labels: &Tensor,
     options: &StepOptions,
-) -> Result<(Tensor, Tensor, Tensor)> {
+) -> Result<(Tensor, Option<Tensor>, Tensor)> {
     let reduction = match options.reduction {
         LossReduction::Sum => Reduction::Sum,
         LossReduction::Mean => Reduction::Mean,
     };
-    let logits = network.forward(images)?;
-    let no_class_ignored = -100;
-    let loss =
-        logits.f_cross_entropy_loss(labels, None::<&Tensor>, reduction, no_class_ignored, 0.0)?;
+    let (loss, correct) = network.loss(images, labels, reduction)?;
     let gradient = network.parameters().gradient(&loss)?;
-    let correct = tch::no_grad(|| -> Result<Tensor> {
-        let predictions = logits.f_detach()?.f_argmax(-1, false)?;
-        Ok(predictions.f_eq_tensor(labels)?.f_sum(Kind::Int64)?)
-    })?;
     Ok((loss.f_detach()?, correct, gradient))
 }
 

@@ -169,6 +169,13 @@ fn a_killed_run_resumed_gives_the_same_policy_to_the_byte() {
 
     let bytes = |name: &str| std::fs::read(fixture.path(name)).unwrap();
     assert_eq!(bytes("whole.json"), bytes("killed.json"));
+    // Stopped by a signal within an epoch and resumed, twice.
+    let stopped = [&long[..], &["-o", "stopped.json"]].concat();
+    let output = interrupt(&fixture, &stopped, "stopped-run", 17, "-TERM");
+    assert_eq!(output.status.code(), Some(1));
+    let resumed = finish(fixture.command(&["resume", "stopped-run"]));
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert_eq!(bytes("whole.json"), bytes("stopped.json"));
     let metrics = |name: &str| {
         RunFolder::open(&fixture.path(name))
             .unwrap()
@@ -178,6 +185,7 @@ fn a_killed_run_resumed_gives_the_same_policy_to_the_byte() {
             .len()
     };
     assert_eq!(metrics("whole-run"), metrics("killed-run"));
+    assert_eq!(metrics("whole-run"), metrics("stopped-run"));
 }
 
 #[test]
@@ -246,4 +254,131 @@ fn wrong_input_ends_in_one_clear_message() {
         assert_eq!(output.status.code(), Some(2), "{wanted}: {text}");
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
+}
+
+/// A TorchScript module of `modules/make.py`.
+fn module(name: &str) -> String {
+    format!("{}/tests/modules/{name}.pt", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn modules_of_the_user_are_searched_with_and_survive_a_kill() {
+    let fixture = Fixture::new();
+    for (name, epochs) in [
+        ("convolutions", "epochs=30"),
+        ("losses", "epochs=3"),
+        ("traced", "epochs=2"),
+    ] {
+        let model = module(name);
+        let output = format!("{name}.json");
+        let arguments = ["--model", &model, "--set", epochs, "-o", &output];
+        let whole = finish(fixture.run(&arguments));
+        assert!(whole.status.success(), "{name}: {}", stderr(&whole));
+        let (run, record) = RunFolder::open(&fixture.path(&format!("{name}-run"))).unwrap();
+        assert_eq!(record.settings.network, model);
+        assert_eq!(record.network_hash.as_ref().map(String::len), Some(16));
+        let accuracies = run.read_metrics().unwrap();
+        let known = accuracies.iter().any(|metric| {
+            matches!(
+                metric,
+                ddas_search::Metric::Epoch {
+                    validation_accuracy: Some(_),
+                    ..
+                }
+            )
+        });
+        assert_eq!(known, name != "losses");
+        // Probabilities moved: gradients came back.
+        let policy = Policy::read(&fixture.path(&output)).unwrap();
+        let last = policy.snapshots().last().unwrap();
+        assert!((last.total_probability() - 0.35).abs() > 1e-6, "{name}");
+    }
+    // A copy, to be changed afterwards.
+    let copy = fixture.path("copy.pt");
+    std::fs::copy(module("convolutions"), &copy).unwrap();
+    let arguments = [
+        "--model",
+        "copy.pt",
+        "--set",
+        "epochs=30",
+        "-o",
+        "killed.json",
+    ];
+    interrupt(&fixture, &arguments, "killed-run", 24, "-KILL");
+    let kept = std::fs::read(&copy).unwrap();
+    std::fs::write(&copy, [&kept[..], &[0]].concat()).unwrap();
+    let changed = finish(fixture.command(&["resume", "killed-run"]));
+    assert!(
+        stderr(&changed).contains("no longer the network of this run"),
+        "{}",
+        stderr(&changed)
+    );
+    std::fs::write(&copy, kept).unwrap();
+    let resumed = finish(fixture.command(&["resume", "killed-run"]));
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    let read = |name: &str| Policy::read(&fixture.path(name)).unwrap();
+    assert_eq!(
+        read("killed.json").snapshots(),
+        read("convolutions.json").snapshots()
+    );
+}
+
+#[test]
+fn modules_that_cannot_serve_are_refused_by_what_is_wrong() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("noise.pt"), "no module").unwrap();
+    for (model, wanted) in [
+        (
+            module("meanloss"),
+            "one loss per sample (no mean over the batch)",
+        ),
+        (
+            module("classes"),
+            "one logit per sample and class of the dataset",
+        ),
+        (
+            module("detached"),
+            "training mode, without no_grad and detach",
+        ),
+        (module("nothing"), "has no parameters"),
+        (
+            module("untrainable"),
+            "none of its 2 parameters is trainable",
+        ),
+        ("noise.pt".to_owned(), "torch.jit.script(model).save(path)"),
+        ("missing.pt".to_owned(), "missing.pt"),
+    ] {
+        let output = finish(fixture.run(&["--model", &model]));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(wanted), "{wanted}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let output = finish(fixture.run(&[
+        "--model",
+        &module("convolutions"),
+        "--set",
+        "precision=bf16",
+    ]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("TorchScript"),
+        "{}",
+        stderr(&output)
+    );
+    let output =
+        finish(fixture.run(&["--model", &module("convolutions"), "--set", "image_size=16"]));
+    assert!(output.status.success(), "any size: {}", stderr(&output));
+    let output = finish(fixture.run(&[
+        "--model",
+        &module("traced"),
+        "--set",
+        "image_size=16",
+        "--overwrite",
+    ]));
+    assert!(
+        stderr(&output).contains("its forward failed for images of [2, 3, 16, 16]"),
+        "{}",
+        stderr(&output)
+    );
 }

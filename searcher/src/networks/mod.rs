@@ -1,15 +1,17 @@
 //! Proxy networks: what a search trains to judge policies by.
 
+mod module;
 mod parameters;
 mod proxy;
 mod resnet;
 mod wide_resnet;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 pub use parameters::Parameters;
 
@@ -22,7 +24,12 @@ use crate::error::{Error, Result};
 pub struct Network {
     parameters: Parameters,
     precision: Precision,
-    layers: Box<dyn Layers + Send>,
+    body: Body,
+}
+
+enum Body {
+    Layers(Box<dyn Layers + Send>),
+    Module(module::Module),
 }
 
 /// What a network's convolutions compute in. Parameters, statistics, logits, losses and the
@@ -58,15 +65,99 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Torch`] when the images have another shape, kind or device than the network
-    /// takes, or memory runs out.
+    /// takes, or memory runs out; [`Error::File`] when a TorchScript module fails or gives no
+    /// logits.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        match self.precision {
-            Precision::F32 => self.layers.forward(&self.parameters, images),
-            Precision::Bf16 => {
-                let images = images.f_to_kind(Kind::BFloat16)?;
-                self.layers.forward(&self.parameters, &images)
-            }
+        match &self.body {
+            Body::Layers(layers) => match self.precision {
+                Precision::F32 => layers.forward(&self.parameters, images),
+                Precision::Bf16 => {
+                    let images = images.f_to_kind(Kind::BFloat16)?;
+                    layers.forward(&self.parameters, &images)
+                }
+            },
+            Body::Module(module) => match module.forward(images, None)? {
+                module::Output::Logits(output) | module::Output::Losses(output) => Ok(output),
+            },
         }
+    }
+
+    /// Loss of a batch, as `reduction` puts the samples' losses together, and the number of
+    /// correct predictions where the network gives logits.
+    pub(crate) fn loss(
+        &self,
+        images: &Tensor,
+        labels: &Tensor,
+        reduction: Reduction,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let logits = match &self.body {
+            Body::Layers(_) => self.forward(images)?,
+            Body::Module(module) => match module.forward(images, Some(labels))? {
+                module::Output::Logits(logits) => logits,
+                module::Output::Losses(losses) => {
+                    let kind = losses.f_kind()?;
+                    let loss = match reduction {
+                        Reduction::Sum => losses.f_sum(kind)?,
+                        _ => losses.f_mean(kind)?,
+                    };
+                    return Ok((loss, None));
+                }
+            },
+        };
+        let no_class_ignored = -100;
+        let loss = logits.f_cross_entropy_loss(
+            labels,
+            None::<&Tensor>,
+            reduction,
+            no_class_ignored,
+            0.0,
+        )?;
+        let correct = tch::no_grad(|| -> Result<Tensor> {
+            let predictions = logits.f_detach()?.f_argmax(-1, false)?;
+            Ok(predictions.f_eq_tensor(labels)?.f_sum(Kind::Int64)?)
+        })?;
+        Ok((loss, Some(correct)))
+    }
+
+    /// Makes what a module draws at random (dropout) depend on `key` alone.
+    pub(crate) fn begin_step(&self, key: i64) {
+        if let Body::Module(_) = self.body {
+            tch::manual_seed(key);
+        }
+    }
+
+    /// A TorchScript module as it stands, with its buffers; none for the networks built in,
+    /// which have nothing but parameters.
+    pub(crate) fn save_module(&self) -> Result<Option<Vec<u8>>> {
+        match &self.body {
+            Body::Layers(_) => Ok(None),
+            Body::Module(module) => module.save(&self.parameters).map(Some),
+        }
+    }
+
+    /// Goes back to what [`Network::save_module`] gave; nothing for a network built in.
+    pub(crate) fn restore_module(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Body::Module(module) = &mut self.body {
+            self.parameters = module.restore(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a TorchScript module: `forward(images)` gives logits (batch x `classes`), or
+    /// `forward(images, labels)` one loss per sample. It is tried on images of `size` pixels and
+    /// put into training mode.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read; [`Error::File`] when it is no TorchScript
+    /// module, has no trainable float32 parameters, fails, or gives something else.
+    pub fn from_module(path: &Path, classes: u32, size: u32, device: Device) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        let (module, parameters) = module::Module::load(path, &bytes, classes, size, device)?;
+        Ok(Self {
+            parameters,
+            precision: Precision::default(),
+            body: Body::Module(module),
+        })
     }
 
     /// Computes in `precision` from now on; a new network computes in [`Precision::F32`].
@@ -82,6 +173,60 @@ impl fmt::Debug for Network {
         f.debug_struct("Network")
             .field("parameters", &self.parameters.count())
             .finish()
+    }
+}
+
+/// The proxy network of a search as its settings name it.
+///
+/// ```
+/// use ddas_search::{Architecture, NetworkChoice};
+///
+/// let built_in: NetworkChoice = "resnet-50".parse()?;
+/// assert_eq!(built_in, NetworkChoice::BuiltIn(Architecture::ResNet50));
+/// let own: NetworkChoice = "models/vit.pt".parse()?;
+/// assert_eq!(own, NetworkChoice::Module("models/vit.pt".into()));
+/// # Ok::<(), ddas_search::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// One of those in this crate.
+    BuiltIn(Architecture),
+    /// A TorchScript module of the user's, by its file (`.pt`, `.pth` or `.ts`).
+    Module(PathBuf),
+}
+
+impl FromStr for NetworkChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let is_module = [".pt", ".pth", ".ts"]
+            .iter()
+            .any(|extension| name.len() > extension.len() && name.ends_with(extension));
+        match is_module {
+            true => Ok(Self::Module(name.into())),
+            false => name.parse().map(Self::BuiltIn),
+        }
+    }
+}
+
+impl NetworkChoice {
+    /// The file of a module; none for a network built in.
+    pub fn module(&self) -> Option<&Path> {
+        match self {
+            Self::BuiltIn(_) => None,
+            Self::Module(path) => Some(path),
+        }
+    }
+
+    /// Makes or loads the network, in f32.
+    ///
+    /// # Errors
+    /// Those of [`Architecture::build`] and [`Network::from_module`].
+    pub fn build(&self, classes: u32, seed: u64, size: u32, device: Device) -> Result<Network> {
+        match self {
+            Self::BuiltIn(architecture) => architecture.build(classes, seed, Kind::Float, device),
+            Self::Module(path) => Network::from_module(path, classes, size, device),
+        }
     }
 }
 
@@ -108,13 +253,16 @@ pub enum Architecture {
     },
     /// ResNet-18 as for ImageNet: images of about 224 pixels.
     ResNet18,
+    /// ResNet-50 as for ImageNet.
+    ResNet50,
     /// Two convolutions and a linear layer, for quick checks.
     Proxy,
 }
 
 /// What [`Architecture`] accepts, for messages.
 const KNOWN: &str = "wrn-DEPTH-WIDTH (DEPTH = 6n + 4 up to 1000, WIDTH up to 100; the paper uses \
-                     wrn-40-2), resnet-18, proxy";
+                     wrn-40-2), resnet-18, resnet-50, proxy, or the file of a TorchScript module \
+                     (.pt, .pth, .ts)";
 
 impl FromStr for Architecture {
     type Err = Error;
@@ -127,6 +275,7 @@ impl FromStr for Architecture {
         };
         match name {
             "resnet-18" => return Ok(Self::ResNet18),
+            "resnet-50" => return Ok(Self::ResNet50),
             "proxy" => return Ok(Self::Proxy),
             _ => {}
         }
@@ -150,6 +299,7 @@ impl fmt::Display for Architecture {
         match self {
             Self::WideResNet { depth, width } => write!(f, "wrn-{depth}-{width}"),
             Self::ResNet18 => f.write_str("resnet-18"),
+            Self::ResNet50 => f.write_str("resnet-50"),
             Self::Proxy => f.write_str("proxy"),
         }
     }
@@ -186,12 +336,13 @@ impl Architecture {
                 classes,
             )),
             Self::ResNet18 => Box::new(resnet::ResNet::resnet18(&mut builder, classes)),
+            Self::ResNet50 => Box::new(resnet::ResNet::resnet50(&mut builder, classes)),
             Self::Proxy => Box::new(proxy::Proxy::new(&mut builder, classes)),
         };
         Ok(Network {
             parameters: builder.finish(seed, kind, device)?,
             precision: Precision::default(),
-            layers,
+            body: Body::Layers(layers),
         })
     }
 }
@@ -216,6 +367,8 @@ mod tests {
         assert_eq!(count("wrn-16-8", 10), 10_961_370);
         // torchvision 0.26: resnet18().
         assert_eq!(count("resnet-18", 1000), 11_689_512);
+        // torchvision 0.26: resnet50().
+        assert_eq!(count("resnet-50", 1000), 25_557_032);
         // conv 216 + bn 16 + conv 1152 + bn 32 + linear 170.
         assert_eq!(count("proxy", 10), 1_586);
     }
@@ -226,6 +379,7 @@ mod tests {
             ("wrn-10-1", 32),
             ("wrn-16-2", 33),
             ("resnet-18", 64),
+            ("resnet-50", 32),
             ("proxy", 8),
         ] {
             let architecture: Architecture = name.parse().unwrap();
@@ -313,7 +467,14 @@ mod tests {
 
     #[test]
     fn names_of_networks_round_trip_and_wrong_ones_are_explained() {
-        for name in ["wrn-40-2", "wrn-10-1", "wrn-28-10", "resnet-18", "proxy"] {
+        for name in [
+            "wrn-40-2",
+            "wrn-10-1",
+            "wrn-28-10",
+            "resnet-18",
+            "resnet-50",
+            "proxy",
+        ] {
             assert_eq!(name.parse::<Architecture>().unwrap().to_string(), name);
         }
         for name in [

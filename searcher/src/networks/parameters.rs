@@ -48,17 +48,22 @@ impl Parameters {
         &self.flat
     }
 
-    /// Gradient of a scalar `loss`, as one vector in the order of [`Parameters::flat`]. The
-    /// graph behind the loss is freed.
+    /// Gradient of a scalar `loss`, as one vector in the order of [`Parameters::flat`]; 0 where
+    /// the loss does not depend on a parameter. The graph behind the loss is freed.
     ///
     /// # Errors
-    /// [`Error::Torch`] when the loss does not depend on every parameter.
+    /// [`Error::Torch`] when the loss depends on no parameter, or memory runs out.
     pub fn gradient(&self, loss: &Tensor) -> Result<Tensor> {
         let inputs: Vec<&Tensor> = self.parameters.iter().map(|p| &p.tensor).collect();
         let gradients = Tensor::f_run_backward(&[loss], &inputs, false, false)?;
         let flattened = gradients
             .iter()
-            .map(storage_order)
+            .zip(&inputs)
+            .map(|(gradient, parameter)| match gradient.defined() {
+                true => storage_order(gradient),
+                // The loss does not depend on it.
+                false => Ok(parameter.f_zeros_like()?.f_detach()?.f_reshape([-1])?),
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_cat(&flattened, 0)?)
     }
@@ -83,6 +88,67 @@ impl Parameters {
         tch::no_grad(|| parameter.tensor.f_copy_(value))?;
         Ok(())
     }
+}
+
+impl Parameters {
+    /// Moves the memory of parameters that another owner holds (a TorchScript module) into one
+    /// vector; they stay its parameters.
+    pub(super) fn adopt(named: Vec<(String, Tensor)>) -> Result<Self> {
+        tch::no_grad(|| {
+            let flattened = named
+                .iter()
+                .map(|(_, tensor)| storage_order(&tensor.f_detach()?))
+                .collect::<Result<Vec<_>>>()?;
+            let parameters = named
+                .into_iter()
+                .map(|(name, tensor)| Parameter { name, tensor })
+                .collect();
+            let adopted = Self {
+                flat: Tensor::f_cat(&flattened, 0)?,
+                parameters,
+            };
+            adopted.attach_views()?;
+            Ok(adopted)
+        })
+    }
+
+    /// Makes every parameter a view of the flat vector.
+    pub(super) fn attach_views(&self) -> Result<()> {
+        tch::no_grad(|| {
+            let mut offset = 0;
+            for parameter in &self.parameters {
+                let shape = parameter.tensor.size();
+                let length: i64 = shape.iter().product();
+                let view = view(&self.flat.f_narrow(0, offset, length)?, &shape)?;
+                parameter.tensor.shallow_clone().f_set_data(&view)?;
+                offset += length;
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives every parameter memory of its own, until [`Parameters::attach_views`].
+    pub(super) fn detach_views(&self) -> Result<()> {
+        tch::no_grad(|| {
+            for parameter in &self.parameters {
+                let value = parameter.tensor.f_detach()?;
+                let mut own = value.f_empty_like()?;
+                own.f_copy_(&value)?;
+                parameter.tensor.shallow_clone().f_set_data(&own)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A part of the flat vector in the shape of a parameter.
+fn view(vector: &Tensor, shape: &[i64]) -> Result<Tensor> {
+    Ok(match *shape {
+        [outputs, inputs, height, width] => vector
+            .f_view([outputs, height, width, inputs])?
+            .f_permute([0, 3, 1, 2])?,
+        _ => vector.f_view(shape)?,
+    })
 }
 
 /// A parameter or its gradient as a vector in the order in which [`Parameters::flat`] holds it.
@@ -198,12 +264,7 @@ impl Builder {
         for request in self.requests {
             let length: i64 = request.shape.iter().product();
             let vector = flat.f_narrow(0, offset, length)?;
-            let view = match request.shape[..] {
-                [outputs, inputs, height, width] => vector
-                    .f_view([outputs, height, width, inputs])?
-                    .f_permute([0, 3, 1, 2])?,
-                _ => vector.f_view(&request.shape[..])?,
-            };
+            let view = view(&vector, &request.shape)?;
             let tensor = view.f_detach()?.f_set_requires_grad(true)?;
             parameters.push(Parameter {
                 name: request.name,

@@ -107,7 +107,7 @@ fn summary(record: &RunRecord, policy: &Policy, metrics: &[Metric]) -> String {
             Metric::Step {
                 seconds, waited, ..
             } => Some(seconds + waited),
-            Metric::Epoch { .. } => None,
+            Metric::Epoch { .. } | Metric::Stopped { .. } => None,
         })
         .collect();
     let total: f64 = steps.iter().sum();
@@ -339,7 +339,13 @@ fn losses(metrics: &[Metric]) -> String {
         values,
         colour: Some(colour),
     };
-    let best = accuracy.last().copied().unwrap_or(0.0);
+    let last_accuracy = match accuracy.last() {
+        Some(Some(accuracy)) => {
+            let percent = 100.0 * accuracy;
+            format!(" Validation accuracy in the last epoch {percent:.1}%.")
+        }
+        _ => String::new(),
+    };
     line_chart(
         "Losses over search epochs",
         &[
@@ -349,9 +355,7 @@ fn losses(metrics: &[Metric]) -> String {
         &[],
     ) + &format!(
         "<p class=\"note\">Means over the steps of each epoch, in training mode: of plain training \
-         batches before the update, of validation batches after it. Validation accuracy in the \
-         last epoch {:.1}%.</p>",
-        100.0 * best
+         batches before the update, of validation batches after it.{last_accuracy}</p>"
     )
 }
 
@@ -408,6 +412,7 @@ mod tests {
             output: "/out/my policy.json".into(),
             device: "cpu".to_owned(),
             threads: 2,
+            network_hash: None,
             settings: Config::preset("sanity").unwrap(),
         }
     }
@@ -427,7 +432,7 @@ mod tests {
         let record = record(dataset);
         let run = RunFolder::create(&folder.join("run"), &record, true).unwrap();
         policy().write(&run.policy()).unwrap();
-        let mut metrics = run.append_metrics(0).unwrap();
+        let mut metrics = run.append_metrics(0, 0).unwrap();
         for (number, snapshot) in (0..).zip(policy().snapshots()) {
             let metric = Metric::Epoch {
                 epoch: number,
@@ -435,7 +440,8 @@ mod tests {
                 operation_probabilities: snapshot.operation_probabilities().to_vec(),
                 train_loss: 2.0,
                 validation_loss: 2.25,
-                validation_accuracy: 0.25,
+                validation_accuracy: Some(0.25),
+                idle_steps: 0,
                 seconds: 1.0,
             };
             metrics.write(&metric).unwrap();

@@ -54,7 +54,7 @@ fn load(dataset: &Dataset, config: &Config) -> Result<Vec<Image>> {
     let wanted = SHOWN.min(dataset.classes().len());
     let mut classes = Vec::new();
     let mut images = Vec::new();
-    let mut loader = ImageLoader::new(config.image_size);
+    let mut loader = ImageLoader::new(config.image_size, 1.0);
     for index in 0..dataset.len() {
         if images.len() == wanted {
             break;

@@ -18,7 +18,7 @@ pub(crate) enum Command {
     /// Search a policy for a dataset packed by `ddas-loader pack`.
     #[command(after_long_help = settings_help())]
     Run(RunArgs),
-    /// Go on with a run that was stopped or killed, from its last finished epoch.
+    /// Go on with a run that was stopped (from its last step) or killed (from its last epoch).
     Resume(ResumeArgs),
     /// Write a run's report anew.
     Report(ReportArgs),
@@ -36,7 +36,7 @@ pub(crate) struct RunArgs {
     /// Packed dataset (a folder NAME.lmdb).
     pub(crate) dataset: PathBuf,
 
-    /// Settings to start from: cifar10, cifar100 or sanity.
+    /// Settings to start from. `-released`: the authors' code where it differs from the paper.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(Config::PRESETS))]
     pub(crate) preset: String,
 
@@ -62,8 +62,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) search_space: Option<String>,
 
-    /// Proxy network: wrn-DEPTH-WIDTH, resnet-18 or proxy [default: the preset's].
-    #[arg(long, value_name = "NAME")]
+    /// Proxy network: wrn-DEPTH-WIDTH, resnet-18, resnet-50, proxy, or the file of a TorchScript
+    /// module (.pt) whose forward(images) gives logits, or forward(images, labels) one loss per
+    /// sample [default: the preset's].
+    #[arg(long, value_name = "NAME|FILE.pt")]
     pub(crate) model: Option<String>,
 
     /// Decides the split, the initial weights and every draw [default: 0].

@@ -34,10 +34,9 @@ pub(crate) struct Estimate {
 }
 
 impl Progress {
-    pub(crate) fn start(estimate: Estimate, steps_per_epoch: u32, finished_epochs: u32) -> Self {
+    pub(crate) fn start(estimate: Estimate, steps_per_epoch: u32, done: u64) -> Self {
         let epochs = estimate.settings.epochs;
         let total = u64::from(epochs) * u64::from(steps_per_epoch);
-        let done = u64::from(finished_epochs) * u64::from(steps_per_epoch);
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(done);
             if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}") {
@@ -92,16 +91,25 @@ impl Progress {
     }
 
     pub(crate) fn epoch(&self, report: &EpochReport, total_probability: f64, strongest: &str) {
+        let accuracy = report.validation_accuracy.map_or(String::new(), |share| {
+            format!("accuracy {:.1}%, ", 100.0 * share)
+        });
         self.print(&format!(
-            "epoch {}/{} done in {}: train loss {:.3}, validation loss {:.3}, accuracy {:.1}%, \
+            "epoch {}/{} done in {}: train loss {:.3}, validation loss {:.3}, {accuracy}\
              total probability {total_probability:.3}, most probable {strongest}",
             report.epoch + 1,
             self.epochs,
             span(report.seconds),
             report.train_loss,
             report.validation_loss,
-            100.0 * report.validation_accuracy,
         ));
+        if report.idle_steps > 0 {
+            self.print(&format!(
+                "warning: in {} of the epoch's {} steps no copy differed from the plain batch in \
+                 its effect (Z_g = 0): the policy learned nothing in them",
+                report.idle_steps, self.steps_per_epoch
+            ));
+        }
     }
 
     /// The last word: seconds per step over the whole run, and what that means.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
-use ddas_formats::Dataset;
+use ddas_formats::{Dataset, SearchSpace};
 use ddas_search::{
-    Config, DeviceChoice, Ending, EpochReport, Metric, MetricsWriter, Observer, ProxyData,
-    RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
+    Config, DeviceChoice, Ending, EpochReport, Metric, MetricsWriter, NetworkChoice, Observer,
+    ProxyData, RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
 };
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::args::{ReportArgs, ResumeArgs, RunArgs, Usage};
 use crate::progress::{Estimate, Progress};
@@ -29,6 +31,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         output: absolute(&args.output)?,
         device: device_name(device),
         threads: u32::try_from(tch::get_num_threads()).unwrap_or(1),
+        network_hash: network_hash(&config)?,
         settings: config,
     };
     let search = Search::new(Arc::new(data), &record.settings, device)?;
@@ -49,6 +52,12 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
             record.dataset.display()
         );
     }
+    if network_hash(&record.settings)? != record.network_hash {
+        bail!(
+            "{} is no longer the network of this run; start a new one",
+            record.settings.network
+        );
+    }
     let device: DeviceChoice = record.device.parse()?;
     let device = prepare_libtorch(device, record.threads as usize)?;
     let data = ProxyData::load(&dataset, &record.settings)?;
@@ -57,9 +66,10 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
         search.restore_checkpoint(&folder.checkpoint())?;
     }
     eprintln!(
-        "{} of {} epochs are done",
+        "{} of {} epochs and {} steps of the next are done",
         search.snapshots().len(),
-        record.settings.epochs
+        record.settings.epochs,
+        search.steps_done()
     );
     go(search, &folder, &record)
 }
@@ -88,8 +98,25 @@ fn resolve(args: &RunArgs) -> Result<Config> {
         config.seed = seed;
     }
     config.validate().map_err(Usage)?;
+    // A run is resumed from any folder.
+    if let NetworkChoice::Module(path) = config.network.parse()? {
+        config.network = absolute(&path)?.display().to_string();
+    }
+    let space = Path::new(&config.search_space);
+    if !SearchSpace::NAMES.contains(&config.search_space.as_str()) && space.is_file() {
+        config.search_space = absolute(space)?.display().to_string();
+    }
     config.resolve_search_space()?;
     Ok(config)
+}
+
+/// XXH3-64 of the network's file, where it comes from one.
+fn network_hash(config: &Config) -> Result<Option<String>> {
+    let NetworkChoice::Module(path) = config.network.parse()? else {
+        return Ok(None);
+    };
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(format!("{:016x}", xxh3_64(&bytes))))
 }
 
 /// Runs what is left of a search, and writes what it found however it ends.
@@ -100,7 +127,7 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
         "cpu" => format!("cpu ({} threads)", record.threads),
         device => device.to_owned(),
     };
-    let first_epoch = search.snapshots().len() as u32;
+    let (first_epoch, first_step) = (search.snapshots().len() as u32, search.steps_done());
     let steps = search.steps_per_epoch();
     eprintln!(
         "search: preset {}, {}, {} operations ({}), {} epochs of {} steps, {}, seed {}",
@@ -119,8 +146,12 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
         machine,
     };
     let mut observer = Recorder {
-        progress: Progress::start(estimate, steps, first_epoch),
-        metrics: folder.append_metrics(first_epoch)?,
+        progress: Progress::start(
+            estimate,
+            steps,
+            u64::from(first_epoch) * u64::from(steps) + u64::from(first_step),
+        ),
+        metrics: folder.append_metrics(first_epoch, first_step)?,
         folder,
         record,
     };
@@ -130,9 +161,24 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
         _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
     };
     let ending = search.run(workers, &stop, &mut observer);
+    let reason = match &ending {
+        Ok(Ending::Finished) => None,
+        Ok(Ending::Stopped) => {
+            search.save_checkpoint(&folder.checkpoint())?;
+            Some("stopped by a signal".to_owned())
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    let finished = search.snapshots().len();
+    if let Some(reason) = reason {
+        observer.metrics.write(&Metric::Stopped {
+            epoch: finished as u32,
+            step: search.steps_done(),
+            reason,
+        })?;
+    }
     observer.progress.finish();
 
-    let finished = search.snapshots().len();
     if finished > 0 {
         policy_of(&search, record)?.write(&record.output)?;
         write_report(folder, record, &folder.report())?;
