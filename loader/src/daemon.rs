@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::engine::{BatchSink, BatchSlot, Engine, EpochReport, MixingRoom, Progress};
+use crate::engine::{
+    BadSampleEvent, BatchSink, BatchSlot, Engine, EpochReport, MixingRoom, Progress,
+};
 use crate::error::{Result, one_line};
 use crate::plan::BatchPart;
-use crate::ring::{self, BatchMeta, RingServer, RingShape, RingWriter, ServerOptions, WriteSlot};
+use crate::ring::{
+    self, BatchMeta, ConsumerEvent, RingServer, RingShape, RingWriter, ServerOptions, ServerStatus,
+    StatusHandle, WriteSlot,
+};
 use crate::stream::Stream;
 
 /// How a stream is offered.
@@ -40,6 +45,58 @@ pub struct Daemon {
     engine: Arc<Engine>,
     shape: RingShape,
     grace: Duration,
+}
+
+/// What there is to see of a [`Daemon`] from outside the thread that runs it.
+#[derive(Clone)]
+pub struct Observer {
+    ring: StatusHandle,
+    engine: Arc<Engine>,
+}
+
+impl Observer {
+    /// Workers that have got nothing done for so long, with work at hand, are stuck.
+    const STUCK: f64 = 60.0;
+    /// The control thread goes round every second.
+    const SILENT: f64 = 10.0;
+
+    /// How far it is and where the time goes.
+    pub fn progress(&self) -> Progress {
+        self.engine.progress()
+    }
+
+    /// Rings and consumers; what `status --json` prints.
+    pub fn status(&self) -> ServerStatus {
+        self.ring.status()
+    }
+
+    /// What has happened to consumers since the last call.
+    pub fn take_consumer_events(&self) -> Vec<ConsumerEvent> {
+        self.ring.take_events()
+    }
+
+    /// Bad samples that were replaced since the last call.
+    pub fn take_bad_samples(&self) -> Vec<BadSampleEvent> {
+        self.engine.take_bad_samples()
+    }
+
+    /// Says in the status that the daemon was told to stop.
+    pub fn set_draining(&self) {
+        self.ring.set_draining();
+    }
+
+    /// What is wrong with the daemon's threads, in words; `None` when they are well. Waiting for a trainer is well.
+    pub fn ailment(&self) -> Option<String> {
+        let silent = self.ring.silent_seconds();
+        if silent > Self::SILENT {
+            return Some(format!(
+                "the thread that watches consumers has been silent for {silent:.0} s"
+            ));
+        }
+        let stalled = self.engine.progress().stalled_seconds;
+        (stalled > Self::STUCK)
+            .then(|| format!("no worker has finished anything for {stalled:.0} s"))
+    }
 }
 
 /// How often a daemon that waits for its consumers looks whether it should stop.
@@ -112,10 +169,12 @@ impl Daemon {
         self.shape
     }
 
-    /// A function that says how far it is, for as long as anybody wants to know.
-    pub fn progress_handle(&self) -> impl Fn() -> Progress + Send + Sync + use<> {
-        let engine = Arc::clone(&self.engine);
-        move || engine.progress()
+    /// Looks at it from any thread, also after it has ended.
+    pub fn observer(&self) -> Observer {
+        Observer {
+            ring: self.server.status_handle(),
+            engine: Arc::clone(&self.engine),
+        }
     }
 
     /// Serves the whole plan and returns when consumers have taken everything.

@@ -65,13 +65,13 @@ mod stream;
 #[cfg(feature = "engine")]
 pub use check::{Verdict, check_image, verify};
 #[cfg(feature = "engine")]
-pub use daemon::{Daemon, DaemonOptions};
+pub use daemon::{Daemon, DaemonOptions, Observer};
 #[cfg(feature = "engine")]
 pub use embedded::{EmbeddedBatch, EmbeddedError, EmbeddedLoader, EmbeddedOptions};
 #[cfg(feature = "engine")]
 pub use engine::{
-    BadBudget, BatchSink, BatchSlot, Engine, EpochReport, Limit, MemoryBatch, MemorySink,
-    MemorySlot, MixingRoom, OnBad, Progress, StageTotals, Substitutes,
+    BadBudget, BadSampleEvent, BatchSink, BatchSlot, Engine, EpochReport, Limit, MemoryBatch,
+    MemorySink, MemorySlot, MixingRoom, OnBad, Progress, RankStages, StageTotals, Substitutes,
 };
 #[cfg(feature = "engine")]
 pub use error::{Error, Result, one_line};

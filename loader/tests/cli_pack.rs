@@ -272,7 +272,7 @@ fn bench_accounts_for_the_time_of_every_stage() {
         .run("bench noise.lmdb --recipe cifar --seconds 0.1")
         .succeeded();
     assert!(
-        text.contains("images/s") && text.contains("the limit is the loader ("),
+        text.contains("images/s") && text.contains("the limit is the "),
         "{text}"
     );
 }

@@ -1,6 +1,6 @@
 //! What becomes of samples that cannot be read or decoded while a run is under way.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -104,7 +104,28 @@ struct Found {
     /// Those already noted, by epoch.
     noted: HashSet<(u32, u64)>,
     substituted: u64,
+    events: VecDeque<BadSampleEvent>,
 }
+
+/// A bad sample that was replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadSampleEvent {
+    /// Where in the run it was needed.
+    pub at: Position,
+    /// Its number in the stream.
+    pub index: u64,
+    /// Its dataset.
+    pub dataset: PathBuf,
+    /// Its number in the dataset.
+    pub key: u64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The number, in the stream, of the sample that came in its place.
+    pub substitute: u64,
+}
+
+/// Events that nobody has asked for yet; without anybody the oldest are dropped.
+const MOST_EVENTS: usize = 256;
 
 /// A line of the log.
 #[derive(Serialize)]
@@ -152,6 +173,11 @@ impl BadSamples {
         (found.samples.len() as u64, found.substituted)
     }
 
+    pub(super) fn take_events(&self) -> Vec<BadSampleEvent> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.events.drain(..).collect()
+    }
+
     /// Counts a bad sample; whether that is still allowed.
     fn count(&self, most: u64, index: u64) -> bool {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,10 +202,21 @@ impl BadSamples {
         if !found.noted.insert((at.epoch, index)) {
             return Ok(());
         }
+        let (dataset, key) = engine.dataset.locate(index);
+        if found.events.len() >= MOST_EVENTS {
+            found.events.pop_front();
+        }
+        found.events.push_back(BadSampleEvent {
+            at,
+            index,
+            dataset: dataset.path().to_owned(),
+            key,
+            reason: reason.to_owned(),
+            substitute,
+        });
         let Some((path, file)) = &rule.log else {
             return Ok(());
         };
-        let (dataset, key) = engine.dataset.locate(index);
         let line = Line {
             epoch: at.epoch,
             step: at.step,

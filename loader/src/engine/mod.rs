@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 
 use ddas_runtime::Pipeline;
 
-pub use bad::{BadBudget, OnBad, Substitutes};
+pub use bad::{BadBudget, BadSampleEvent, OnBad, Substitutes};
 pub use slot::{BatchSink, BatchSlot, MemoryBatch, MemorySink, MemorySlot, MixingRoom};
-pub use stats::{EpochReport, Limit, Progress, StageTotals};
+pub use stats::{EpochReport, Limit, Progress, RankStages, StageTotals};
 
 use crate::check::panic_message;
 use crate::error::{Error, Result};
@@ -151,8 +151,13 @@ impl Engine {
         Progress {
             bad_samples,
             substituted,
-            ..self.statistics.progress(self.ranks.len() as u32)
+            ..self.statistics.progress(self.ranks.clone())
         }
+    }
+
+    /// Bad samples that were replaced since the last call, each once an epoch, oldest first; of very many, the newest.
+    pub fn take_bad_samples(&self) -> Vec<BadSampleEvent> {
+        self.bad.take_events()
     }
 
     /// The plan it follows.

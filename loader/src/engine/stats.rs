@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::plan::RunPlan;
+use crate::ring::figures::Window;
 
 /// Time spent on the stages of samples, summed over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,13 +50,23 @@ impl StageTotals {
     }
 }
 
-/// Who held the run back.
+/// Who held the run back, by this rule:
+///
+/// 1. nobody was there to take batches for nine tenths of the time: [`Limit::NoConsumer`];
+/// 2. else, the workers spent more than a tenth of their time with every batch finished and no slot for another:
+///    [`Limit::Trainer`];
+/// 3. else the stage that took most of the workers' time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Limit {
+    /// Nothing has been measured yet.
+    Unknown,
+    /// There was no trainer.
+    NoConsumer,
     /// The workers had finished batches and waited for slots.
     Trainer,
-    /// The workers were busy all the time, most of it reading.
+    /// The workers were busy all the time, most of it reading: waiting for the storage, or checking checksums.
     Read,
     /// The workers were busy all the time, most of it decoding.
     Decode,
@@ -64,14 +76,29 @@ pub enum Limit {
     Write,
 }
 
+impl Limit {
+    /// What is to be made faster: `trainer`, `storage`, `cpu`, `nobody` (there is no trainer) or `unknown`.
+    pub fn who(self) -> &'static str {
+        match self {
+            Limit::Unknown => "unknown",
+            Limit::NoConsumer => "nobody",
+            Limit::Trainer => "trainer",
+            Limit::Read => "storage",
+            Limit::Decode | Limit::Augment | Limit::Write => "cpu",
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Limit::Unknown => "not known yet",
+            Limit::NoConsumer => "the lack of a trainer",
             Limit::Trainer => "the trainer",
-            Limit::Read => "the loader (read)",
-            Limit::Decode => "the loader (decode)",
-            Limit::Augment => "the loader (augment)",
-            Limit::Write => "the loader (write)",
+            Limit::Read => "the storage (read)",
+            Limit::Decode => "the CPU (decode)",
+            Limit::Augment => "the CPU (augment)",
+            Limit::Write => "the CPU (write)",
         })
     }
 }
@@ -109,6 +136,8 @@ pub struct EpochReport {
     pub idle_seconds: f64,
     /// Who held the epoch back.
     pub limit: Limit,
+    /// [`Limit::who`]: what is to be made faster.
+    pub limited_by: &'static str,
 }
 
 impl EpochReport {
@@ -126,7 +155,16 @@ impl EpochReport {
         let idle = totals.idle.saturating_sub(threads_times(totals.starved));
         let seconds = attended.as_secs_f64();
         // Without a slower trainer some batch is under way at any moment.
-        let trainer = wait.as_secs_f64() > 0.1 * (wait + idle + stages.busy()).as_secs_f64();
+        let accounted = wait + idle + stages.busy();
+        let limit = if totals.unattended.as_secs_f64() > 0.9 * wall.as_secs_f64() {
+            Limit::NoConsumer
+        } else if accounted.is_zero() {
+            Limit::Unknown
+        } else if wait.as_secs_f64() > 0.1 * accounted.as_secs_f64() {
+            Limit::Trainer
+        } else {
+            stages.dearest()
+        };
         EpochReport {
             epoch,
             steps,
@@ -141,11 +179,8 @@ impl EpochReport {
             write_seconds: stages.write.as_secs_f64(),
             wait_seconds: wait.as_secs_f64(),
             idle_seconds: idle.as_secs_f64(),
-            limit: if trainer {
-                Limit::Trainer
-            } else {
-                stages.dearest()
-            },
+            limit,
+            limited_by: limit.who(),
         }
     }
 
@@ -217,8 +252,31 @@ pub struct Progress {
     pub bad_samples: u64,
     /// Times that another sample took the place of one of them.
     pub substituted: u64,
+    /// Epochs of which every batch has been handed over.
+    pub epochs_completed: u64,
+    /// Seconds since a worker last got anything done, while there is something to do; else 0.
+    pub stalled_seconds: f64,
     /// What the run took so far.
     pub total: EpochReport,
+    /// What about the last ten seconds took; the rule of [`Limit`] applied to it says who is the limit now.
+    pub recent: EpochReport,
+    /// Where the workers' time went by rank, in the order of the ranks.
+    pub ranks: Vec<RankStages>,
+}
+
+/// Worker time spent on the samples of one rank, in seconds summed over threads.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct RankStages {
+    /// The rank.
+    pub rank: u32,
+    /// Reading.
+    pub read_seconds: f64,
+    /// Decoding.
+    pub decode_seconds: f64,
+    /// Cropping and augmenting.
+    pub augment_seconds: f64,
+    /// Normalising and writing.
+    pub write_seconds: f64,
 }
 
 #[derive(Clone, Default)]
@@ -232,6 +290,24 @@ struct EpochTotals {
 }
 
 impl EpochTotals {
+    /// What has come since `earlier`.
+    fn since(&self, earlier: &EpochTotals) -> EpochTotals {
+        let (now, then) = (&self.stages, &earlier.stages);
+        EpochTotals {
+            stages: StageTotals {
+                read: now.read.saturating_sub(then.read),
+                decode: now.decode.saturating_sub(then.decode),
+                augment: now.augment.saturating_sub(then.augment),
+                write: now.write.saturating_sub(then.write),
+            },
+            idle: self.idle.saturating_sub(earlier.idle),
+            starved: self.starved.saturating_sub(earlier.starved),
+            unattended: self.unattended.saturating_sub(earlier.unattended),
+            samples: self.samples.saturating_sub(earlier.samples),
+            batches: self.batches.saturating_sub(earlier.batches),
+        }
+    }
+
     fn add(&mut self, other: &EpochTotals) {
         self.stages.add(&other.stages);
         self.idle += other.idle;
@@ -256,6 +332,26 @@ struct State {
     newest: Option<(u32, u64)>,
     under_way: usize,
     starved_since: Option<Instant>,
+    epochs_completed: u64,
+    last_work: Instant,
+    window: Window<EpochTotals>,
+    /// Stages of each rank made here.
+    ranks: Vec<StageTotals>,
+    /// Longest waits ever shown, for the trainer and for each other: what is shown never shrinks, though a wait is known
+    /// only later not to have been one for the trainer.
+    shown: (f64, f64),
+}
+
+impl State {
+    /// Everything up to `now`, a wait for the trainer under way included.
+    fn totals(&self, now: Instant) -> EpochTotals {
+        let mut totals = self.closed.clone();
+        self.open.values().for_each(|open| totals.add(open));
+        if let Some(since) = self.starved_since {
+            totals.starved += now.saturating_duration_since(since);
+        }
+        totals
+    }
 }
 
 impl Statistics {
@@ -269,6 +365,11 @@ impl Statistics {
             newest: None,
             under_way: 0,
             starved_since: None,
+            epochs_completed: 0,
+            last_work: now,
+            window: Window::new(now, EpochTotals::default()),
+            ranks: Vec::new(),
+            shown: (0.0, 0.0),
         };
         Statistics {
             threads,
@@ -280,8 +381,14 @@ impl Statistics {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn worked(&self, epoch: u32, stages: &StageTotals, idle: Duration) {
+    /// A worker has made samples of an epoch for the rank that is the `rank`-th of those made here.
+    pub(super) fn worked(&self, epoch: u32, rank: usize, stages: &StageTotals, idle: Duration) {
         self.with(|state| {
+            if state.ranks.len() <= rank {
+                state.ranks.resize(rank + 1, StageTotals::default());
+            }
+            state.ranks[rank].add(stages);
+            state.last_work = Instant::now();
             let totals = state.open.entry(epoch).or_default();
             totals.stages.add(stages);
             totals.idle += idle;
@@ -291,6 +398,9 @@ impl Statistics {
     /// A batch of `epoch` got a slot: workers have something to do.
     pub(super) fn begun(&self, epoch: u32) {
         self.with(|state| {
+            if state.under_way == 0 {
+                state.last_work = Instant::now();
+            }
             state.under_way += 1;
             if let Some(since) = state.starved_since.take() {
                 state.open.entry(epoch).or_default().starved += since.elapsed();
@@ -329,9 +439,14 @@ impl Statistics {
             let totals = state.open.entry(epoch).or_default();
             totals.samples += samples as u64;
             totals.batches += 1;
-            if totals.batches < expected {
+            let complete = totals.batches >= expected;
+            let now = Instant::now();
+            let totals = state.totals(now);
+            state.window.mark(now, || totals);
+            if !complete {
                 return None;
             }
+            state.epochs_completed += 1;
             let totals = state.open.remove(&epoch)?;
             let wall = state.epoch_started.elapsed();
             state.epoch_started += wall;
@@ -340,11 +455,35 @@ impl Statistics {
         })
     }
 
-    pub(super) fn progress(&self, ranks: u32) -> Progress {
+    pub(super) fn progress(&self, ranks: Range<u32>) -> Progress {
         self.with(|state| {
-            let mut totals = state.closed.clone();
-            state.open.values().for_each(|open| totals.add(open));
-            let steps = totals.batches / u64::from(ranks);
+            let now = Instant::now();
+            let totals = state.totals(now);
+            let world = ranks.len() as u64;
+            let epoch = state.newest.map_or(0, |newest| newest.0);
+            let report = |totals: &EpochTotals, wall: Duration| {
+                EpochReport::new(epoch, totals.batches / world, self.threads, totals, wall)
+            };
+            let mut total = report(&totals, now.saturating_duration_since(state.started));
+            state.shown.0 = state.shown.0.max(total.wait_seconds);
+            state.shown.1 = state.shown.1.max(total.idle_seconds);
+            (total.wait_seconds, total.idle_seconds) = state.shown;
+            let recent = match state.window.begin(now) {
+                Some((since, before)) => {
+                    report(&totals.since(&before), now.saturating_duration_since(since))
+                }
+                None => total.clone(),
+            };
+            let stages = |(number, rank): (usize, u32)| {
+                let stages = state.ranks.get(number).copied().unwrap_or_default();
+                RankStages {
+                    rank,
+                    read_seconds: stages.read.as_secs_f64(),
+                    decode_seconds: stages.decode.as_secs_f64(),
+                    augment_seconds: stages.augment.as_secs_f64(),
+                    write_seconds: stages.write.as_secs_f64(),
+                }
+            };
             Progress {
                 epoch: state.newest.map(|newest| newest.0),
                 step: state.newest.map(|newest| newest.1),
@@ -352,13 +491,14 @@ impl Statistics {
                 samples: totals.samples,
                 bad_samples: 0,
                 substituted: 0,
-                total: EpochReport::new(
-                    state.newest.map_or(0, |newest| newest.0),
-                    steps,
-                    self.threads,
-                    &totals,
-                    state.started.elapsed(),
-                ),
+                epochs_completed: state.epochs_completed,
+                stalled_seconds: match state.under_way {
+                    0 => 0.0,
+                    _ => now.saturating_duration_since(state.last_work).as_secs_f64(),
+                },
+                total,
+                recent,
+                ranks: ranks.enumerate().map(stages).collect(),
             }
         })
     }

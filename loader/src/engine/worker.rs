@@ -37,7 +37,10 @@ pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
         };
         idle += asked.elapsed();
         let (stages, complete) = fill(run, &reader, &mut scratch, &part, claim)?;
-        run.engine.statistics.worked(part.epoch, &stages, idle);
+        let rank = (part.rank - run.engine.ranks.start) as usize;
+        run.engine
+            .statistics
+            .worked(part.epoch, rank, &stages, idle);
         idle = Duration::ZERO;
         if complete {
             run.engine.statistics.completed();

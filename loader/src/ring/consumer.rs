@@ -13,9 +13,9 @@ use super::layout::{self, BatchMeta, Descriptor, FIXED_BYTES, Geometry, Header};
 use super::names::{running_in, runtime_dir, socket_path};
 use super::protocol::{Hello, MAX_REPLY, PROTOCOL, Reply, Request, StartFrom, StreamInfo};
 use super::segment::Segment;
-use super::server::ServerStatus;
 use super::socket;
-use super::sync::{self, load_acquire, load_acquire_u32};
+use super::status::ServerStatus;
+use super::sync::{self, load_acquire, load_acquire_u32, monotonic_nanoseconds};
 
 /// A ready batch is often only a moment away: look this long before sleeping.
 const SPIN: Duration = Duration::from_micros(20);
@@ -223,6 +223,7 @@ impl Consumer {
     pub fn receive(&mut self, timeout: Duration) -> Result<Option<ReadBatch>> {
         self.shared.check_process()?;
         let begun = Instant::now();
+        let mut wait = None;
         let mut checked = false;
         loop {
             let shared = &self.shared;
@@ -274,6 +275,7 @@ impl Consumer {
                              consumers (`ddas-loader status`), or allow more time",
                 });
             };
+            wait.get_or_insert_with(|| Wait::begin(&self.shared));
             sync::wait(wake, seen, left.min(LOOK_AGAIN));
             checked = false;
         }
@@ -306,6 +308,10 @@ impl Consumer {
         shared.held.fetch_add(1, Ordering::Relaxed);
         shared
             .ack
+            .u64(layout::ACK_TAKEN_AT)
+            .store(monotonic_nanoseconds(), Ordering::Relaxed);
+        shared
+            .ack
             .u64(layout::ACK_TAKEN)
             .store(sequence, Ordering::Release);
         self.next += 1;
@@ -315,6 +321,38 @@ impl Consumer {
             sequence,
             slot,
         })
+    }
+}
+
+/// Tells the daemon, for its status, that this consumer waits, from when on and in the end for how long. Waits that
+/// do not come to sleep are not told.
+struct Wait {
+    shared: Arc<Shared>,
+    since: u64,
+}
+
+impl Wait {
+    fn begin(shared: &Arc<Shared>) -> Wait {
+        let since = monotonic_nanoseconds();
+        let word = shared.ack.u64(layout::ACK_WAITING_SINCE);
+        word.store(since, Ordering::Relaxed);
+        Wait {
+            shared: Arc::clone(shared),
+            since,
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let waited = monotonic_nanoseconds().saturating_sub(self.since);
+        // Only this consumer writes these words.
+        let ack = &self.shared.ack;
+        let total = ack.u64(layout::ACK_WAITED);
+        let sum = total.load(Ordering::Relaxed).saturating_add(waited.max(1));
+        total.store(sum, Ordering::Relaxed);
+        ack.u64(layout::ACK_WAITING_SINCE)
+            .store(0, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll};
@@ -12,9 +12,10 @@ use rustix::time::Timespec;
 
 use super::MAX_CONSUMERS;
 use super::error::{Error, Result};
-use super::protocol::{Hello, MAX_REQUEST, PROTOCOL, Reply, Request, StartFrom};
+use super::protocol::{Hello, MAX_REPLY, MAX_REQUEST, PROTOCOL, Reply, Request, StartFrom};
 use super::server::Inner;
 use super::socket::{self, Peer};
+use super::status::{ConsumerChange, ConsumerEvent, process_name};
 
 /// A connection must say what it wants within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ const MAX_PENDING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) pid: Option<u32>,
+    pub(super) name: String,
     pub(super) since: Instant,
 }
 
@@ -119,6 +121,7 @@ impl Control {
                 }
             }
             self.drop_silent();
+            self.inner.beat();
         }
     }
 
@@ -216,7 +219,7 @@ impl Control {
         }
         match hello.request {
             Request::Status => {
-                let status = serde_json::to_value(self.inner.status()).unwrap_or_default();
+                let status = self.inner.status().shortened(MAX_REPLY - 64);
                 answer(&connection.socket, &Reply::Status(status));
                 false
             }
@@ -265,10 +268,22 @@ impl Control {
         };
         let message = serde_json::to_vec(&reply).unwrap_or_default();
         let descriptors = [ring.data_fd.as_fd(), joined.ack.as_fd(), eventfd.as_fd()];
+        let pid = connection.peer.pid;
         let member = Member {
-            pid: connection.peer.pid,
+            pid,
+            name: pid.map_or_else(String::new, process_name),
             since: Instant::now(),
         };
+        self.inner.events.push(ConsumerEvent {
+            at: SystemTime::now(),
+            rank,
+            id,
+            pid,
+            name: member.name.clone(),
+            what: ConsumerChange::Joined {
+                first: joined.first,
+            },
+        });
         let sent = socket::send(&connection.socket, &message, &descriptors);
         connection.joined = Some((rank as usize, eventfd));
         self.inner
@@ -299,12 +314,26 @@ impl Control {
         };
         if let Some((rank, eventfd)) = connection.joined {
             let _ = epoll::delete(&self.epoll, &eventfd);
-            self.inner.rings[rank].leave(id);
-            self.inner
+            let behind = self.inner.rings[rank].leave(id);
+            let member = self
+                .inner
                 .members
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
+            if let (Some(behind), Some(member)) = (behind, member) {
+                self.inner.events.push(ConsumerEvent {
+                    at: SystemTime::now(),
+                    rank: rank as u32,
+                    id,
+                    pid: member.pid,
+                    name: member.name,
+                    what: ConsumerChange::Left {
+                        behind,
+                        connected: member.since.elapsed(),
+                    },
+                });
+            }
         }
     }
 

@@ -45,6 +45,13 @@ pub(super) const ACK_FIRST: usize = 8;
 /// Acknowledgement segment: newest batch this consumer has received, for the daemon to tell one that has seen
 /// everything from one that has crashed; 0 from a consumer that does not say.
 pub(super) const ACK_TAKEN: usize = 16;
+/// Acknowledgement segment: nanoseconds this consumer has waited for batches, finished waits only. This word and the next
+/// two are figures for people; 0 from a consumer that does not say.
+pub(super) const ACK_WAITED: usize = 24;
+/// Acknowledgement segment: since when it waits for a batch, by CLOCK_MONOTONIC in nanoseconds; 0 while it does not.
+pub(super) const ACK_WAITING_SINCE: usize = 32;
+/// Acknowledgement segment: when it received its newest batch, by CLOCK_MONOTONIC in nanoseconds.
+pub(super) const ACK_TAKEN_AT: usize = 40;
 /// Acknowledgement segment: one word per slot from here.
 pub(super) const ACK_WORDS: usize = 64;
 

@@ -22,6 +22,7 @@ pub(crate) mod budget;
 mod consumer;
 mod control;
 mod error;
+pub(crate) mod figures;
 mod layout;
 mod ledger;
 mod names;
@@ -33,15 +34,20 @@ mod segment;
 mod server;
 #[allow(unsafe_code, reason = "descriptors from the kernel")]
 mod socket;
+mod status;
 mod sync;
 
 pub use consumer::{ConnectOptions, Consumer, ReadBatch, query_status};
 pub use error::{Error, Result};
+pub use figures::{Durations, Rates};
 pub use layout::{BatchMeta, RingShape};
 pub use names::{running_daemons, runtime_dir};
 pub use producer::{RingWriter, WriteSlot};
 pub use protocol::{PROTOCOL, StartFrom, StreamInfo, StreamNormalization, StreamPosition};
-pub use server::{ConsumerStatus, RankStatus, RingServer, ServerOptions, ServerStatus};
+pub use server::{RingServer, ServerOptions, StatusHandle};
+pub use status::{
+    ConsumerChange, ConsumerEvent, ConsumerStatus, MemoryStatus, RankStatus, ServerStatus,
+};
 
 /// Most consumers one rank's ring admits at a time.
 pub const MAX_CONSUMERS: usize = 64;

@@ -3,14 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{Error, Result};
+use super::figures::{Figures, Rates};
 use super::layout::{self, BatchMeta, Descriptor, Geometry, Header};
 use super::ledger::{Acks, Ledger, Member, Room};
 use super::protocol::{StartFrom, StreamInfo};
 use super::segment::{Access, Segment};
-use super::sync;
+use super::status::{ConsumerChange, ConsumerEvent, Events};
+use super::sync::{self, monotonic_nanoseconds};
 
 /// Longest sleep before the stop flag is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -30,6 +32,28 @@ impl Acks for AckWords {
 
     fn taken(&self) -> u64 {
         self.0.u64(layout::ACK_TAKEN).load(Ordering::Acquire)
+    }
+}
+
+impl AckWords {
+    /// Seconds of all waits for batches and of the present one, as the consumer says; `None` when it says nothing.
+    fn waits(&self) -> (Option<f64>, f64) {
+        let waited = self.0.u64(layout::ACK_WAITED).load(Ordering::Relaxed);
+        let since = self
+            .0
+            .u64(layout::ACK_WAITING_SINCE)
+            .load(Ordering::Relaxed);
+        let waiting = since_seconds(since);
+        let says = waited != 0 || since != 0 || self.taken() != 0;
+        (says.then_some(waited as f64 / 1e9 + waiting), waiting)
+    }
+}
+
+/// Seconds since a moment of CLOCK_MONOTONIC that another process wrote: 0 for none, and for nonsense.
+fn since_seconds(moment: u64) -> f64 {
+    match moment {
+        0 => 0.0,
+        moment => monotonic_nanoseconds().saturating_sub(moment) as f64 / 1e9,
     }
 }
 
@@ -55,16 +79,22 @@ pub(super) struct MemberView {
     pub(super) id: u64,
     pub(super) first: u64,
     pub(super) first_unread: u64,
+    pub(super) waited_seconds: Option<f64>,
+    pub(super) waiting_seconds: f64,
+    pub(super) holding_seconds: f64,
 }
 
 /// A snapshot of a ring's numbers.
 #[derive(Clone, Debug)]
 pub(super) struct RingView {
+    pub(super) figures: Figures,
+    pub(super) rates: [Rates; 2],
+    /// Slots that hold a batch which some consumer has not released.
+    pub(super) ready: u64,
     pub(super) published: u64,
     pub(super) acquired: u64,
     pub(super) opened: bool,
     pub(super) outcome: Outcome,
-    pub(super) evicted: u64,
     pub(super) held_back: Option<Duration>,
     pub(super) members: Vec<MemberView>,
 }
@@ -73,7 +103,7 @@ pub(super) struct RingView {
 struct State {
     ledger: Ledger<AckWords>,
     outcome: Outcome,
-    evicted: u64,
+    figures: Figures,
     /// Since when consumers hold back the batch named.
     held_back: Option<(u64, Instant)>,
 }
@@ -89,6 +119,7 @@ pub(super) struct Ring {
     evict_after: Option<Duration>,
     state: Mutex<State>,
     changed: Condvar,
+    events: Arc<Events>,
 }
 
 impl Ring {
@@ -99,6 +130,7 @@ impl Ring {
         start_time: u64,
         wanted: usize,
         evict_after: Option<Duration>,
+        events: Arc<Events>,
     ) -> Result<Self> {
         let header = Header::new(&info, &geometry, generation, start_time)?;
         let (data, data_fd) =
@@ -114,16 +146,22 @@ impl Ring {
             state: Mutex::new(State {
                 ledger: Ledger::new(geometry.shape.slots, wanted),
                 outcome: Outcome::Running,
-                evicted: 0,
+                figures: Figures::new(),
                 held_back: None,
             }),
             changed: Condvar::new(),
+            events,
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing inside the lock can leave the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of shared memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.geometry.segment_bytes as u64
     }
 
     /// Admits a consumer: makes its acknowledgement segment and says where it starts.
@@ -155,6 +193,7 @@ impl Ring {
             first,
             acks: AckWords(segment),
         });
+        state.figures.joined += 1;
         self.changed.notify_all();
         Ok(Joined { first, ack })
     }
@@ -183,12 +222,14 @@ impl Ring {
         Ok(sequence + (epoch * steps - before))
     }
 
-    /// Forgets a consumer that died or left.
-    pub(super) fn leave(&self, id: u64) {
+    /// Forgets a consumer that died or left; how far it was behind, unless it had been evicted.
+    pub(super) fn leave(&self, id: u64) -> Option<u64> {
         let mut state = self.lock();
-        if state.ledger.leave(id).is_some() {
-            self.changed.notify_all();
-        }
+        let member = state.ledger.leave(id)?;
+        state.figures.left += 1;
+        self.changed.notify_all();
+        let ledger = &state.ledger;
+        Some((ledger.head() + 1).saturating_sub(ledger.first_unread(&member)))
     }
 
     /// A consumer says it has released something.
@@ -261,22 +302,43 @@ impl Ring {
     pub(super) fn view(&self) -> RingView {
         let state = self.lock();
         let ledger = &state.ledger;
+        let head = ledger.head();
+        let members = ledger.live().iter().map(|member| {
+            let first_unread = ledger.first_unread(member);
+            let taken = member.acks.taken();
+            let (waited_seconds, waiting_seconds) = member.acks.waits();
+            let taken_at = member.acks.0.u64(layout::ACK_TAKEN_AT);
+            // It has received a batch that it has not released: its oldest unread one, or a later one.
+            let holds = (first_unread..=head).contains(&taken);
+            MemberView {
+                id: member.id,
+                first: member.first,
+                first_unread,
+                waited_seconds,
+                waiting_seconds,
+                holding_seconds: match holds {
+                    true => since_seconds(taken_at.load(Ordering::Relaxed)),
+                    false => 0.0,
+                },
+            }
+        });
+        let members: Vec<_> = members.collect();
+        let oldest = members.iter().map(|member| member.first_unread).min();
+        // Without consumers everything that is kept for one is ready.
+        let unread = oldest.unwrap_or_else(|| ledger.first_for_newcomer());
+        let slots = self.geometry.shape.slots as u64;
         RingView {
+            rates: state.figures.rates(head),
+            figures: state.figures.clone(),
+            ready: (head + 1)
+                .saturating_sub(unread)
+                .min(slots.saturating_sub(ledger.acquired() - head)),
             published: ledger.head(),
             acquired: ledger.acquired(),
             opened: ledger.opened(),
             outcome: state.outcome,
-            evicted: state.evicted,
             held_back: state.held_back.map(|(_, since)| since.elapsed()),
-            members: ledger
-                .live()
-                .iter()
-                .map(|member| MemberView {
-                    id: member.id,
-                    first: member.first,
-                    first_unread: ledger.first_unread(member),
-                })
-                .collect(),
+            members,
         }
     }
 
@@ -297,7 +359,15 @@ impl Ring {
                     .0
                     .u64(layout::ACK_GENERATION)
                     .store(0, Ordering::Release);
-                state.evicted += 1;
+                state.figures.evicted += 1;
+                self.events.push(ConsumerEvent {
+                    at: SystemTime::now(),
+                    rank: self.info.rank,
+                    id,
+                    pid: None,
+                    name: String::new(),
+                    what: ConsumerChange::Evicted,
+                });
             }
         }
         // A consumer re-checks its generation after reading: its reads that saw our
@@ -349,13 +419,16 @@ impl Ring {
         stop: &AtomicBool,
         timeout: Duration,
     ) -> Result<Option<WriteSlot>> {
-        let deadline = Instant::now().checked_add(timeout);
+        let asked = Instant::now();
+        let deadline = asked.checked_add(timeout);
         let mut state = self.lock();
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
+            let since = *state.figures.waiting.get_or_insert(asked);
             if let Some(sequence) = self.try_acquire(&mut state)? {
+                state.figures.got_slot(since);
                 drop(state);
                 return Ok(Some(WriteSlot::new(Arc::clone(self), sequence)));
             }
@@ -376,7 +449,7 @@ impl Ring {
         }
     }
 
-    fn publish(&self, sequence: u64, meta: BatchMeta) -> Result<()> {
+    fn publish(&self, sequence: u64, meta: BatchMeta, filled: Duration) -> Result<()> {
         let capacity = self.geometry.shape.batch_size;
         if meta.samples > capacity {
             return Err(Error::BadShape {
@@ -403,6 +476,8 @@ impl Ring {
             self.data.u64(layout::HEAD).store(next, Ordering::Release);
             published = true;
         });
+        let head = state.ledger.head();
+        state.figures.published(head, meta.samples, filled);
         drop(state);
         if published {
             self.wake();
@@ -446,6 +521,7 @@ impl RingWriter {
 pub struct WriteSlot {
     ring: Arc<Ring>,
     sequence: u64,
+    begun: Instant,
     published: bool,
 }
 
@@ -454,6 +530,7 @@ impl WriteSlot {
         let slot = Self {
             ring,
             sequence,
+            begun: Instant::now(),
             published: false,
         };
         let word: &AtomicU64 = slot.ring.data.u64(slot.ring.geometry.entry(slot.slot()));
@@ -546,7 +623,8 @@ impl WriteSlot {
     /// [`Error::BadShape`] when `meta.samples` exceeds the capacity, [`Error::Closed`] after
     /// the end of the stream.
     pub fn publish(mut self, meta: BatchMeta) -> Result<()> {
-        self.ring.publish(self.sequence, meta)?;
+        self.ring
+            .publish(self.sequence, meta, self.begun.elapsed())?;
         self.published = true;
         Ok(())
     }
@@ -557,7 +635,8 @@ impl WriteSlot {
     /// # Errors
     /// As [`WriteSlot::publish`].
     pub fn publish_last(mut self, meta: BatchMeta) -> Result<()> {
-        self.ring.publish(self.sequence, meta)?;
+        self.ring
+            .publish(self.sequence, meta, self.begun.elapsed())?;
         self.published = true;
         self.ring.end(None);
         Ok(())

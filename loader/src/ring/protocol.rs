@@ -86,6 +86,19 @@ pub struct StreamInfo {
     pub mixes: bool,
 }
 
+impl StreamInfo {
+    /// Where batch `sequence` (from 1) of a rank stands in the run.
+    pub fn position(&self, sequence: u64) -> StreamPosition {
+        let steps = self.steps_per_epoch.max(1);
+        let first = u64::from(self.start.epoch) * steps + self.start.step;
+        let number = first + sequence.saturating_sub(1);
+        StreamPosition {
+            epoch: u32::try_from(number / steps).unwrap_or(u32::MAX),
+            step: number % steps,
+        }
+    }
+}
+
 /// Where a consumer begins that joins a stream under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

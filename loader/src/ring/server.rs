@@ -5,12 +5,10 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use rustix::event::EventfdFlags;
-use serde::{Deserialize, Serialize};
 
 use super::budget;
 use super::control::{Control, Member};
@@ -20,6 +18,10 @@ use super::names::{HeldName, runtime_dir};
 use super::producer::{Outcome, Ring, RingWriter};
 use super::protocol::{PROTOCOL, StreamInfo};
 use super::socket;
+use super::status::{
+    ConsumerChange, ConsumerEvent, ConsumerStatus, Events, MemoryStatus, RankStatus, ServerStatus,
+};
+use rustix::event::EventfdFlags;
 
 /// How a [`RingServer`] treats its consumers.
 #[derive(Clone, Debug)]
@@ -42,55 +44,6 @@ impl Default for ServerOptions {
     }
 }
 
-/// One consumer, as the daemon sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConsumerStatus {
-    /// Its process, when it is visible from the daemon.
-    pub pid: Option<u32>,
-    /// Seconds since it joined.
-    pub connected_seconds: f64,
-    /// Sequence number of its first batch.
-    pub first: u64,
-    /// Published batches it has not released yet, counted from its oldest.
-    pub behind: u64,
-}
-
-/// One rank's ring.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RankStatus {
-    /// The rank.
-    pub rank: u32,
-    /// `waiting` (for consumers), `running`, `finished` or `failed`.
-    pub state: String,
-    /// Slots of the ring.
-    pub slots: u32,
-    /// Batches published.
-    pub published: u64,
-    /// Batches being written.
-    pub writing: u64,
-    /// Consumers evicted so far.
-    pub evicted: u64,
-    /// Seconds that consumers have been holding back the next batch; `None` when they do not.
-    pub held_back_seconds: Option<f64>,
-    /// The living consumers, in order of joining.
-    pub consumers: Vec<ConsumerStatus>,
-}
-
-/// What a daemon says about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ServerStatus {
-    /// Its name.
-    pub name: String,
-    /// Its process.
-    pub pid: u32,
-    /// Seconds since it started.
-    pub uptime_seconds: f64,
-    /// Its rings.
-    pub ranks: Vec<RankStatus>,
-    /// Whatever the status source added; `null` without one.
-    pub daemon: serde_json::Value,
-}
-
 type StatusSource = Box<dyn Fn() -> serde_json::Value + Send>;
 
 /// What the control thread and the server's owner share.
@@ -101,6 +54,10 @@ pub(super) struct Inner {
     /// Joined consumers by connection number.
     pub(super) members: Mutex<HashMap<u64, Member>>,
     source: Mutex<Option<StatusSource>>,
+    pub(super) events: Arc<Events>,
+    /// Milliseconds after the start at which the control thread last went round.
+    beat: AtomicU64,
+    draining: AtomicBool,
 }
 
 impl Inner {
@@ -110,17 +67,25 @@ impl Inner {
             Some(source) => catch_unwind(AssertUnwindSafe(source)).unwrap_or_default(),
             None => serde_json::Value::Null,
         };
+        let ring_bytes = self.rings.iter().map(|ring| ring.bytes()).sum();
+        let ranks = self.rings.iter().map(|ring| self.rank_status(ring));
         ServerStatus {
             name: self.name.clone(),
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            ranks: self
-                .rings
-                .iter()
-                .map(|ring| self.rank_status(ring))
-                .collect(),
+            draining: self.draining.load(Ordering::Relaxed),
+            memory: MemoryStatus::now(ring_bytes),
+            ranks: ranks.collect(),
             daemon,
         }
+    }
+
+    /// The control thread is alive.
+    pub(super) fn beat(&self) {
+        let now = self.started.elapsed().as_millis() as u64;
+        self.beat.store(now, Ordering::Relaxed);
     }
 
     fn rank_status(&self, ring: &Ring) -> RankStatus {
@@ -129,10 +94,17 @@ impl Inner {
         let consumers = view.members.iter().map(|member| {
             let known = members.get(&member.id);
             ConsumerStatus {
+                id: member.id,
                 pid: known.and_then(|known| known.pid),
+                name: known.map_or_else(String::new, |known| known.name.clone()),
                 connected_seconds: known.map_or(0.0, |known| known.since.elapsed().as_secs_f64()),
                 first: member.first,
+                acknowledged: (member.first_unread > member.first)
+                    .then(|| ring.info.position(member.first_unread - 1)),
                 behind: (view.published + 1).saturating_sub(member.first_unread),
+                waited_seconds: member.waited_seconds,
+                waiting_seconds: member.waiting_seconds,
+                holding_seconds: member.holding_seconds,
             }
         });
         let state = match view.outcome {
@@ -141,16 +113,70 @@ impl Inner {
             Outcome::Running if !view.opened || view.members.is_empty() => "waiting",
             Outcome::Running => "running",
         };
+        let newest = (view.published > 0).then(|| ring.info.position(view.published));
+        let writing = view.acquired.saturating_sub(view.published);
+        let [recent, overall] = view.rates;
         RankStatus {
             rank: ring.info.rank,
             state: state.to_owned(),
+            epoch: newest.map(|at| at.epoch),
+            step: newest.map(|at| at.step),
+            steps_per_epoch: ring.info.steps_per_epoch,
+            epochs: ring.info.epochs,
             slots: ring.info.slots,
+            free: u64::from(ring.info.slots).saturating_sub(writing + view.ready),
+            writing,
+            ready: view.ready,
             published: view.published,
-            writing: view.acquired.saturating_sub(view.published),
-            evicted: view.evicted,
+            samples: view.figures.samples,
+            recent,
+            overall,
+            slot_wait_seconds: view.figures.slot_wait_seconds(),
+            slot_waits: view.figures.slot_waits,
+            filling: view.figures.filling,
+            joined: view.figures.joined,
+            left: view.figures.left,
+            evicted: view.figures.evicted,
             held_back_seconds: view.held_back.map(|time| time.as_secs_f64()),
             consumers: consumers.collect(),
+            consumers_left_out: 0,
         }
+    }
+}
+
+/// Looks at a [`RingServer`] from any thread, also while its owner is busy.
+#[derive(Clone)]
+pub struct StatusHandle(Arc<Inner>);
+
+impl StatusHandle {
+    /// What clients of the status request are told.
+    pub fn status(&self) -> ServerStatus {
+        self.0.status()
+    }
+
+    /// What has happened to consumers since the last call, oldest first; of very much, the newest.
+    pub fn take_events(&self) -> Vec<ConsumerEvent> {
+        let mut events = self.0.events.take();
+        let members = self.0.members.lock();
+        let members = members.unwrap_or_else(PoisonError::into_inner);
+        for event in &mut events {
+            // The writer that evicts does not know who that is.
+            if let (ConsumerChange::Evicted, Some(member)) = (event.what, members.get(&event.id)) {
+                (event.pid, event.name) = (member.pid, member.name.clone());
+            }
+        }
+        events
+    }
+
+    /// Seconds since the thread that watches consumers last went round; it does so every second.
+    pub fn silent_seconds(&self) -> f64 {
+        let beat = Duration::from_millis(self.0.beat.load(Ordering::Relaxed));
+        self.0.started.elapsed().saturating_sub(beat).as_secs_f64()
+    }
+
+    /// Says in the status that no new batch is begun.
+    pub fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 }
 
@@ -247,6 +273,7 @@ impl RingServer {
             .unwrap_or_default()
             .as_nanos() as u64;
         let mut rings = Vec::new();
+        let events = Arc::new(Events::default());
         for (rank, mut info) in infos.into_iter().enumerate() {
             info.protocol = PROTOCOL;
             info.daemon_pid = std::process::id();
@@ -260,6 +287,7 @@ impl RingServer {
                 now,
                 options.consumers,
                 options.evict_after,
+                Arc::clone(&events),
             )?;
             rings.push(Arc::new(ring));
         }
@@ -275,6 +303,9 @@ impl RingServer {
             rings,
             members: Mutex::new(HashMap::new()),
             source: Mutex::new(None),
+            events,
+            beat: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
         });
         let control = Control::new(Arc::clone(&inner), listener, stop.as_fd())?;
         let thread = std::thread::Builder::new()
@@ -310,6 +341,11 @@ impl RingServer {
     /// What clients of the status request are told.
     pub fn status(&self) -> ServerStatus {
         self.inner.status()
+    }
+
+    /// The same from any thread, for as long as anybody wants to know.
+    pub fn status_handle(&self) -> StatusHandle {
+        StatusHandle(Arc::clone(&self.inner))
     }
 
     /// Adds the result of `source` to each status, as `daemon`. It is called

@@ -24,6 +24,12 @@ pub(super) fn load_acquire_u32(word: &AtomicU32) -> u32 {
     value
 }
 
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine read alike; never 0.
+pub(super) fn monotonic_nanoseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64).max(1)
+}
+
 /// Sleeps while `word` is `seen`, at most `timeout`; may return early.
 ///
 /// The futex is shared between processes and so never private. A process

@@ -129,8 +129,14 @@ impl Sandbox {
 
     /// Starts a command, given as one string of words.
     pub(crate) fn start(&self, arguments: &str) -> Running {
+        self.start_with(arguments, &[])
+    }
+
+    /// As [`Sandbox::start`], with variables in its environment.
+    pub(crate) fn start_with(&self, arguments: &str, variables: &[(&str, &str)]) -> Running {
         let mut child = self
             .command(arguments.split_whitespace())
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,11 +1,16 @@
 //! Packs datasets, serves them to trainers through shared memory, and looks into both.
 //!
 //! Every subcommand has a file: raw arguments, what they resolve to, and what is done with it. Results go to standard
-//! output, everything else to standard error. The exit status is decided here alone: 0 done, 1 failed, 2 wrong usage.
+//! output, everything else is logged to standard error. The exit status is decided here alone: 0 done, 1 failed, 2 wrong usage.
 
 mod bench;
 mod consume;
+mod http;
 mod inspect;
+mod log;
+mod metrics;
+mod notify;
+mod observe;
 mod options;
 mod pack;
 mod policy;
@@ -30,6 +35,8 @@ use report::Usage;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    log: log::LogArguments,
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage.";
@@ -52,7 +59,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    if let Err(error) = arguments.log.start() {
+        report::print_usage(&error);
+        return ExitCode::from(2);
+    }
+    let outcome = match arguments.command {
         Command::Pack(arguments) => pack::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),

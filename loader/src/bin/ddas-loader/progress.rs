@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::report;
+use crate::log::{self, LogForm};
 
 /// Time between the lines of a job without a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ pub(crate) struct Meter {
 impl Meter {
     /// A meter for a job called `what` ("packing") that is measured in `unit` ("images").
     pub(crate) fn new(what: &'static str, unit: &'static str) -> Meter {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let wanted = std::io::stderr().is_terminal() && log::form() != LogForm::Json;
+        let bar = wanted.then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
             let template = format!(
@@ -34,6 +35,7 @@ impl Meter {
                     .unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(what);
+            log::set_bar(Some(bar.clone()));
             bar
         });
         let now = Instant::now();
@@ -62,11 +64,16 @@ impl Meter {
             return;
         }
         *last_line = Instant::now();
-        report::tell(&format!(
-            "{}: {}",
-            self.what,
-            self.line(done, total, detail)
-        ));
+        let line = self.line(done, total, detail);
+        let (what, unit) = (self.what, self.unit);
+        tracing::info!(
+            event = "progress",
+            what,
+            unit,
+            done,
+            total,
+            "{what}: {line}"
+        );
     }
 
     fn line(&self, done: u64, total: u64, detail: &str) -> String {
@@ -81,19 +88,12 @@ impl Meter {
         }
         line
     }
-
-    /// Prints a line that stays, above the bar if there is one.
-    pub(crate) fn tell(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| report::tell(text)),
-            None => report::tell(text),
-        }
-    }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
+            log::set_bar(None);
             bar.finish_and_clear();
         }
     }

@@ -40,14 +40,20 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print_line(&serde_json::to_string_pretty(value).context("writing JSON")?)
 }
 
-/// Tells the user something on standard error; a closed standard error is no reason to stop.
+/// Tells the user something on standard error, in the form of the log.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    tracing::info!(event = "note", "{text}");
 }
 
-/// Prints `error: ...`: the chain of causes in one line.
+/// Logs the chain of causes in one line.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    tell(&format!("error: {}", ddas_loader::one_line(error.as_ref())));
+    let text = ddas_loader::one_line(error.as_ref());
+    tracing::error!(event = "error", "{text}");
+}
+
+/// As [`print_error`], when the log could not begin.
+pub(crate) fn print_usage(error: &Usage) {
+    let _ = writeln!(io::stderr().lock(), "error: {error}");
 }
 
 /// Whether standard output was closed by its reader.

@@ -1,17 +1,20 @@
 //! `serve`: the daemon.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, value_parser};
-use ddas_loader::{Daemon, DaemonOptions, EpochReport, Position, Stream};
+use ddas_loader::{Daemon, DaemonOptions, Position, Stream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::http;
+use crate::notify::Notifier;
+use crate::observe::{self, Watch};
 use crate::options::{Batches, Last, StreamArguments, default_threads};
-use crate::progress::Meter;
 use crate::report;
 use crate::samples::StreamToOpen;
 
@@ -69,6 +72,11 @@ pub(crate) struct Arguments {
     /// daemon waits for a consumer that has left with batches unread.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     grace: Duration,
+
+    /// Serve figures for Prometheus at http://ADDR/metrics and the daemon's health at /healthz. A port alone listens on the
+    /// loopback interface; 0.0.0.0:PORT on all [default: off].
+    #[arg(long, value_name = "ADDR", value_parser = http::address)]
+    metrics: Option<SocketAddr>,
 }
 
 /// A number of seconds, as a flag; 0 is allowed.
@@ -114,61 +122,52 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let metrics = arguments.metrics;
     let (stream, options) = arguments.resolve()?;
     let stop = stop_on_signals()?;
+    let notifier = Notifier::from_environment().context("NOTIFY_SOCKET")?;
     let stream = stream.open()?;
+    // Before anything is offered: a trainer must not join a daemon that ends at once.
+    let server = metrics.map(bind).transpose()?;
+    let settings = observe::settings(&stream, &options);
     let description = describe(&stream, &options);
     let total = stream.plan.batches_per_rank() * u64::from(stream.options().world_size);
     let daemon = Daemon::start(stream, &options)?;
     if daemon.removed_stale_socket() {
-        report::tell(&format!(
-            "removed the socket that a dead daemon named `{}` had left",
-            options.name
-        ));
+        let name = &options.name;
+        tracing::warn!(
+            event = "stale_socket",
+            name,
+            "removed the socket that a dead daemon named `{name}` had left"
+        );
     }
-    report::tell(&format!("ready: {}", description(&daemon)));
+    settings(&daemon, server.as_ref(), &description(&daemon));
 
-    let meter = Meter::new("serving", "batches");
     let done = AtomicBool::new(false);
+    let watch = Watch::new(&daemon, &options, total);
     let outcome = std::thread::scope(|scope| {
-        let progress = daemon.progress_handle();
-        let (meter, done) = (&meter, &done);
-        let ticker = scope.spawn(move || {
-            while !done.load(Ordering::Acquire) {
-                let now = progress();
-                let place = now
-                    .epoch
-                    .map_or_else(String::new, |epoch| format!("epoch {epoch}, "));
-                let detail = format!("{place}{:.0} images/s", now.total.images_per_second);
-                meter.set(now.batches, total, &detail);
-                std::thread::park_timeout(Duration::from_millis(200));
-            }
-        });
-        let outcome = daemon.run(&stop, &|epoch: &EpochReport| meter.tell(&epoch.to_string()));
+        let (watch, done, stop) = (&watch, &done, &*stop);
+        if let Some(server) = server {
+            scope.spawn(move || server.run(done, &|path| watch.answer(path)));
+        }
+        let ticker = scope.spawn(move || watch.run(done, stop, notifier));
+        let outcome = daemon.run(stop, &|epoch| observe::epoch_ended(epoch));
         done.store(true, Ordering::Release);
         ticker.thread().unpark();
         outcome
     });
-    drop(meter);
-    let progress = outcome?;
-    let why = if stop.load(Ordering::Acquire) {
-        "stopped by a signal"
-    } else {
-        "done"
-    };
-    report::tell(&format!(
-        "{why}: {}, {}",
-        report::counted(progress.batches, "batch", "batches"),
-        report::counted(progress.samples, "image", "images"),
-    ));
-    if progress.bad_samples > 0 {
-        report::tell(&format!(
-            "{} bad; another came in the place of one {}",
-            report::counted(progress.bad_samples, "sample was", "samples were"),
-            report::counted(progress.substituted, "time", "times"),
-        ));
-    }
+    drop(watch);
+    observe::ended(&outcome?, stop.load(Ordering::Acquire));
     Ok(())
+}
+
+/// Takes the port of the metrics.
+fn bind(address: SocketAddr) -> anyhow::Result<http::Server> {
+    http::Server::bind(address).with_context(|| {
+        format!(
+            "cannot listen on {address} for --metrics; give another port, or 0 for any that is free"
+        )
+    })
 }
 
 /// A flag that SIGTERM, SIGINT and SIGHUP raise; a second signal ends the process with 128 + its number.
