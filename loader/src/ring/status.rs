@@ -245,7 +245,7 @@ mod tests {
     fn a_process_is_called_by_its_program_and_script() {
         for (line, name) in [
             (
-                &b"/usr/bin/python3\0-u\0/home/me/train.py\0--lr\01\0"[..],
+                &b"/usr/bin/python3\0-u\0/home/me/train.py\0--fast\0"[..],
                 "python3 train.py",
             ),
             (
