@@ -123,7 +123,7 @@ pub fn pack_webdataset(
         let reason = "no samples; expected files such as 0001.jpg and 0001.cls";
         return Err(Error::file(first, reason));
     }
-    let (from, classes) = resolve(&shards, labels)?;
+    let (from, classes) = resolve(&shards, labels);
     let places: Vec<(u32, u32)> = shards
         .iter()
         .enumerate()
@@ -253,7 +253,7 @@ impl Classes {
 }
 
 /// Which kind of label the samples have, and the classes.
-fn resolve(shards: &[Shard], labels: &ShardLabels) -> Result<(From, Classes)> {
+fn resolve(shards: &[Shard], labels: &ShardLabels) -> (From, Classes) {
     let all = || shards.iter().flat_map(|shard| &shard.samples);
     let has_numbers = all().any(|sample| matches!(sample.label, Some(Ok(Label::Number(_)))));
     let has_names = all().any(|sample| matches!(sample.label, Some(Ok(Label::Name(_)))));
@@ -283,7 +283,7 @@ fn resolve(shards: &[Shard], labels: &ShardLabels) -> Result<(From, Classes)> {
             names.into_iter().map(str::to_owned).collect()
         }
     };
-    Ok((from, Classes::new(names)))
+    (from, Classes::new(names))
 }
 
 struct Samples<'a> {

@@ -1,7 +1,6 @@
 //! The Beta distribution.
 
-use std::f64::consts::TAU;
-
+use crate::normal;
 use crate::rng::SampleRng;
 
 /// A draw from Beta(alpha, alpha), in [0, 1]; `alpha` is positive.
@@ -25,7 +24,7 @@ fn ln_gamma_variate(rng: &mut SampleRng, shape: f64) -> f64 {
     let d = shape - 1.0 / 3.0;
     let c = 1.0 / (9.0 * d).sqrt();
     loop {
-        let x = normal(rng);
+        let (x, _) = normal::pair(rng);
         let cube_root = 1.0 + c * x;
         if cube_root <= 0.0 {
             continue;
@@ -35,12 +34,6 @@ fn ln_gamma_variate(rng: &mut SampleRng, shape: f64) -> f64 {
             return d.ln() + v.ln() + shift;
         }
     }
-}
-
-/// A standard normal variate (Box and Muller, 1958).
-fn normal(rng: &mut SampleRng) -> f64 {
-    let radius = (-2.0 * above_zero(rng).ln()).sqrt();
-    radius * (TAU * rng.uniform()).cos()
 }
 
 /// Uniform in (0, 1].

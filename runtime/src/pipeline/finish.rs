@@ -1,8 +1,9 @@
 //! From pixels to the delivered sample, and what is done to it there.
 
 use super::{Pipeline, PipelineScratch};
+use crate::normal;
 use crate::output::{Hole, Normalization, OutputFormat, Writer};
-use crate::recipe::{Action, Erase, normal_pair};
+use crate::recipe::{Action, Erase};
 use crate::rng::SampleRng;
 
 use super::pixels::Shown;
@@ -56,8 +57,8 @@ impl Pipeline {
                     rows,
                     value: Erase::Color,
                 } => {
-                    let (red, green) = normal_pair(&mut noise);
-                    let (blue, _) = normal_pair(&mut noise);
+                    let (red, green) = normal::pair(&mut noise);
+                    let (blue, _) = normal::pair(&mut noise);
                     let colour = [red as f32, green as f32, blue as f32];
                     self.eraser.erase(out, columns, rows, || colour);
                 }

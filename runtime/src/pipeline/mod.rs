@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::kernels::Kernels;
 use crate::mix::Mix;
+use crate::normal::Ziggurat;
 use crate::output::{Eraser, Layout, Normalization, OutputFormat, Writer};
-use crate::recipe::{Action, Normal, Recipe};
+use crate::recipe::{Action, Recipe};
 use crate::resize::{Rect, Resizer};
 use crate::rng::{SampleRng, Stream};
 use crate::schedule::EpochSchedule;
@@ -52,7 +53,7 @@ pub struct Pipeline {
     output: OutputFormat,
     writer: Writer,
     eraser: Eraser,
-    normal: Normal,
+    normal: Ziggurat,
     mix: Option<Mix>,
 }
 
@@ -149,7 +150,7 @@ impl Pipeline {
             output,
             writer: Writer::new(output, &normalization, size),
             eraser: Eraser::new(output, &normalization, size),
-            normal: Normal::new(),
+            normal: Ziggurat::new(),
             mix: recipe.mix().copied(),
             recipe,
         })

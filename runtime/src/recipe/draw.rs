@@ -6,8 +6,8 @@
 
 use super::Recipe;
 use super::action::Action;
-use super::normal::normal_pair;
 use super::step::{Border, ColorJitter, Lighting, RandomErasing, ResizeTo, Step};
+use crate::normal;
 use crate::output::Hole;
 use crate::resize::Rect;
 use crate::rng::{SampleRng, Stream};
@@ -207,8 +207,8 @@ fn color_jitter(rng: &mut SampleRng, jitter: &ColorJitter, actions: &mut Vec<Act
 
 /// What the usual `Lighting` adds to red, green and blue, in single precision.
 fn lighting_shift(rng: &mut SampleRng, lighting: &Lighting) -> [f32; 3] {
-    let (first, second) = normal_pair(rng);
-    let (third, _) = normal_pair(rng);
+    let (first, second) = normal::pair(rng);
+    let (third, _) = normal::pair(rng);
     let weights: [f32; 3] = std::array::from_fn(|component| {
         let normal = [first, second, third][component];
         (lighting.std * normal) as f32 * lighting.eigenvalues[component] as f32

@@ -9,7 +9,6 @@ mod builtin;
 mod check;
 mod draw;
 mod fields;
-mod normal;
 mod read;
 mod step;
 mod write;
@@ -21,7 +20,6 @@ use crate::mix::Mix;
 use crate::output::Normalization;
 
 pub use action::Action;
-pub(crate) use normal::{Normal, normal_pair};
 pub use step::{Border, ColorJitter, Erase, Lighting, RandomErasing, ResizeTo, Step};
 
 /// The steps from a decoded sample to a delivered one.

@@ -1,14 +1,6 @@
-//! Numbers of the standard normal distribution.
+//! Many numbers, fast: the ziggurat.
 
 use crate::rng::SampleRng;
-
-/// Two independent numbers (Box and Muller).
-#[inline]
-pub(crate) fn normal_pair(rng: &mut SampleRng) -> (f64, f64) {
-    let radius = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
-    let (sine, cosine) = (std::f64::consts::TAU * rng.uniform()).sin_cos();
-    (radius * cosine, radius * sine)
-}
 
 /// Layers of the ziggurat.
 const LAYERS: usize = 128;
@@ -22,7 +14,7 @@ const BITS: u32 = 24;
 /// variables", 2000): a number from one random word nearly always. Layer, sign
 /// and magnitude come from different bits.
 #[derive(Debug)]
-pub(crate) struct Normal {
+pub(crate) struct Ziggurat {
     layers: [Layer; LAYERS],
 }
 
@@ -37,7 +29,7 @@ struct Layer {
     density: [f64; 2],
 }
 
-impl Normal {
+impl Ziggurat {
     /// The tables.
     pub(crate) fn new() -> Self {
         let density = |x: f64| (-0.5 * x * x).exp();
@@ -102,6 +94,7 @@ impl Normal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pair;
     use super::*;
     use crate::rng::Stream;
 
@@ -129,14 +122,14 @@ mod tests {
         let mut spare = None;
         let mut boxed = || {
             spare.take().unwrap_or_else(|| {
-                let (first, second) = normal_pair(&mut pairs);
+                let (first, second) = pair(&mut pairs);
                 spare = Some(second);
                 first
             })
         };
-        let normal = Normal::new();
+        let ziggurat = Ziggurat::new();
         let mut sources: [&mut dyn FnMut() -> f64; 2] =
-            [&mut || f64::from(normal.draw(&mut rng)), &mut boxed];
+            [&mut || f64::from(ziggurat.draw(&mut rng)), &mut boxed];
         for source in &mut sources {
             let mut counts = [0u32; BOUNDS.len()];
             let mut moments = [0.0; 4];
@@ -171,21 +164,21 @@ mod tests {
     /// The layers have equal areas and meet at the top of the curve.
     #[test]
     fn the_layers_fill_the_curve() {
-        let normal = Normal::new();
-        let mut edges: Vec<f64> = normal
+        let ziggurat = Ziggurat::new();
+        let mut edges: Vec<f64> = ziggurat
             .layers
             .iter()
             .map(|layer| f64::from(layer.unit) * f64::from(1u32 << BITS))
             .collect();
         edges.push(0.0);
         for i in 1..LAYERS {
-            let [lower, upper] = normal.layers[i].density;
+            let [lower, upper] = ziggurat.layers[i].density;
             assert!(
                 (edges[i] * (upper - lower) - AREA).abs() < 1e-8,
                 "layer {i}"
             );
             assert!(edges[i] > edges[i + 1]);
         }
-        assert!((normal.layers[LAYERS - 1].density[1] - 1.0).abs() < 1e-12);
+        assert!((ziggurat.layers[LAYERS - 1].density[1] - 1.0).abs() < 1e-12);
     }
 }

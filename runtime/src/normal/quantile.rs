@@ -1,4 +1,4 @@
-//! Normal deviates that come out the same on every machine.
+//! The quantile function, which comes out the same on every machine.
 //!
 //! The system's `ln` may differ in its last bit from one C library to the
 //! next, and pixels must not. Everything here is sums, products, quotients
