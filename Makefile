@@ -78,6 +78,10 @@ bench-torch: build ## Beside torch's DataLoader: CIFAR=... IMAGENET=... (folders
 	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader $(PYTHON_BIN) benches/torch_dataloader.py \
 	    $(if $(CIFAR),--cifar $(CIFAR)) $(if $(IMAGENET),--imagenet $(IMAGENET))
 
+.PHONY: bench-peers
+bench-peers: ## Beside the other libraries, into benches/RESULTS.md: IMAGES=... CIFAR=... (folders or .tar), else pictures made here
+	python3 benches/peers.py $(if $(IMAGES),--images $(IMAGES)) $(if $(CIFAR),--cifar $(CIFAR)) --out benches/RESULTS.md
+
 .PHONY: bench
 bench: ## Kernels and pipelines (criterion)
 	cargo bench -p ddas-benches
