@@ -21,6 +21,7 @@ import pathlib
 import platform
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -117,20 +118,19 @@ def warm(folder):
                     pass
 
 
-def operations(python, times):
+def operations(python, kernels, times):
     """Medians over `times` runs, of the fastest rounds in each: {side: {operation: {library: microseconds}}}."""
     runs = []
     for turn in range(times):
         say(f"operations, {turn + 1} of {times}")
-        command = ["cargo", "bench", "--quiet", "-p", "ddas-benches", "--bench", "kernels", "--", "--minima"]
-        kernels = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        printed = quietly(kernels, "--minima")
         done = subprocess.run([str(python), str(HERE / "operations.py")], capture_output=True, text=True, cwd=HERE)
         if done.returncode != 0:
             raise SystemExit(f"peers: operations.py ended with {done.returncode}:\n{done.stderr}")
         run = json.loads(done.stdout)
-        for line in kernels.splitlines():
+        for line in printed.splitlines():
             if line.startswith("op="):
-                case, call, _ = line.split()
+                case, call = line.split()[:2]
                 operation, size = case.removeprefix("op=").split("/size=")
                 run[size.split("x")[0]].setdefault(operation, {})["ours"] = float(call)
         runs.append(run)
@@ -193,6 +193,8 @@ def main():
             parser.error(f"there is no {source}")
     if shutil.which("cargo") is None:
         parser.error("cargo is not on the PATH; install Rust first")
+    # So that the processes it started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments.env.mkdir(parents=True, exist_ok=True)
     environment = arguments.env.resolve()
 
@@ -200,7 +202,7 @@ def main():
     ffcv, missing_ffcv = environments.make(environment / "ffcv", "requirements-ffcv.txt")
     if "ffcv" in missing_ffcv:
         missing["FFCV"], ffcv = missing_ffcv["ffcv"], None
-    program = environments.build(python)
+    program, kernels = environments.build(python)
     load = [os.getloadavg()[0]]
     cores = arguments.threads or len(os.sched_getaffinity(0))
     pythons = {"python": python, "ffcv": ffcv}
@@ -214,7 +216,7 @@ def main():
         limits = json.loads(quietly(python, HERE / "limits.py", folder))
         one = pipelines(pythons, program, folder, 1, arguments)
         many = pipelines(pythons, program, folder, cores, arguments) if cores > 1 else {}
-        single = operations(python, arguments.rounds) if not arguments.only or "operations" in arguments.only else {}
+        single = operations(python, kernels, arguments.rounds) if not arguments.only or "operations" in arguments.only else {}
         load.append(os.getloadavg()[0])
         data = json.loads((folder / "data.json").read_text())
     packages = ("torch", "torchvision", "nvidia-dali-cuda120", "albumentations", "opencv-python-headless",

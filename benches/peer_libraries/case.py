@@ -4,10 +4,12 @@ Prints "ready" when the first batches have come. Then every line on standard inp
 the answer a line of JSON: images, seconds, and seconds of core time of this process and all below it.
 """
 
+import ctypes
 import importlib
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -17,6 +19,7 @@ from common import Case
 # and without workers none.
 AHEAD = {"dali": 3, "ffcv_loader": 4, "spdl_pil": 4, "ddas_loader": 5}
 TICK = os.sysconf("SC_CLK_TCK")
+PR_SET_PDEATHSIG = 1
 
 
 def core_time():
@@ -51,7 +54,13 @@ def check(case, images):
         raise SystemExit(f"{case.library}: a batch is {found}, expected {shape}")
 
 
+def end_with_parent():
+    """Stopped processes would stay for ever if the program that wakes them were killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main():
+    end_with_parent()
     case = Case(**json.loads(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer

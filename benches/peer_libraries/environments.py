@@ -1,5 +1,6 @@
 """Python environments with the peers in them, and ours built into one."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -61,17 +62,18 @@ def versions(python, *packages):
         "print(json.dumps(found))"
     )
     done = subprocess.run([str(python), "-c", script, *packages], capture_output=True, text=True, check=True)
-    import json
-
     return json.loads(done.stdout)
 
 
 def build(python):
-    """Builds `ddas-loader`, the benchmark of the kernels and the Python package, which goes into the environment."""
+    """Builds `ddas-loader`, the benchmark of the kernels (the paths given) and the Python package, which is installed."""
     say("building ddas-loader, the kernel benchmark and the Python package")
     cargo = ["cargo", "build", "--release", "--quiet", "-p", "ddas-loader"]
     subprocess.run(cargo, cwd=ROOT, check=True)
-    subprocess.run(["cargo", "bench", "--quiet", "-p", "ddas-benches", "--bench", "kernels", "--no-run"], cwd=ROOT, check=True)
+    cargo = ["cargo", "bench", "--quiet", "-p", "ddas-benches", "--bench", "kernels", "--no-run", "--message-format=json"]
+    built = subprocess.run(cargo, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    messages = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
+    kernels = next(message["executable"] for message in messages if message.get("target", {}).get("name") == "kernels")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     wheels = target / "peers-wheels"
     command = [python, "-m", "maturin", "build", "--release", "--quiet", "-m", "python/Cargo.toml", "--interpreter", python]
@@ -80,4 +82,4 @@ def build(python):
     done = pip(python, "--force-reinstall", "--no-deps", wheel)
     if done.returncode != 0:
         raise SystemExit(f"peers: {wheel} cannot be installed: {done.stderr}")
-    return target / "release" / "ddas-loader"
+    return target / "release" / "ddas-loader", kernels
