@@ -1,4 +1,4 @@
-//! What can be seen of a running daemon: status, metrics, logs, the service manager's messages, the dashboard.
+//! What can be seen of a running daemon: status, metrics, logs, the service manager's messages.
 
 mod cli_support;
 

@@ -1,18 +1,20 @@
 //! The daemon's end of one ring: taking slots, filling them, publishing in order.
 
+mod view;
+
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{Error, Result};
-use super::figures::{Figures, Rates};
+use super::figures::Figures;
 use super::layout::{self, BatchMeta, Descriptor, Geometry, Header};
 use super::ledger::{Acks, Ledger, Member, Room};
 use super::protocol::{StartFrom, StreamInfo};
 use super::segment::{Access, Segment};
 use super::status::{ConsumerChange, ConsumerEvent, Events};
-use super::sync::{self, monotonic_nanoseconds};
+use super::sync;
 
 /// Longest sleep before the stop flag is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -35,28 +37,6 @@ impl Acks for AckWords {
     }
 }
 
-impl AckWords {
-    /// Seconds of all waits for batches and of the present one, as the consumer says; `None` when it says nothing.
-    fn waits(&self) -> (Option<f64>, f64) {
-        let waited = self.0.u64(layout::ACK_WAITED).load(Ordering::Relaxed);
-        let since = self
-            .0
-            .u64(layout::ACK_WAITING_SINCE)
-            .load(Ordering::Relaxed);
-        let waiting = since_seconds(since);
-        let says = waited != 0 || since != 0 || self.taken() != 0;
-        (says.then_some(waited as f64 / 1e9 + waiting), waiting)
-    }
-}
-
-/// Seconds since a moment of CLOCK_MONOTONIC that another process wrote: 0 for none, and for nonsense.
-fn since_seconds(moment: u64) -> f64 {
-    match moment {
-        0 => 0.0,
-        moment => monotonic_nanoseconds().saturating_sub(moment) as f64 / 1e9,
-    }
-}
-
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -71,32 +51,6 @@ pub(super) enum Outcome {
 pub(super) struct Joined {
     pub(super) first: u64,
     pub(super) ack: OwnedFd,
-}
-
-/// One line of a ring's status.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MemberView {
-    pub(super) id: u64,
-    pub(super) first: u64,
-    pub(super) first_unread: u64,
-    pub(super) waited_seconds: Option<f64>,
-    pub(super) waiting_seconds: f64,
-    pub(super) holding_seconds: f64,
-}
-
-/// A snapshot of a ring's numbers.
-#[derive(Clone, Debug)]
-pub(super) struct RingView {
-    pub(super) figures: Figures,
-    pub(super) rates: [Rates; 2],
-    /// Slots that hold a batch which some consumer has not released.
-    pub(super) ready: u64,
-    pub(super) published: u64,
-    pub(super) acquired: u64,
-    pub(super) opened: bool,
-    pub(super) outcome: Outcome,
-    pub(super) held_back: Option<Duration>,
-    pub(super) members: Vec<MemberView>,
 }
 
 #[derive(Debug)]
@@ -296,49 +250,6 @@ impl Ring {
                 .wait_timeout(state, timeout)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-        }
-    }
-
-    pub(super) fn view(&self) -> RingView {
-        let state = self.lock();
-        let ledger = &state.ledger;
-        let head = ledger.head();
-        let members = ledger.live().iter().map(|member| {
-            let first_unread = ledger.first_unread(member);
-            let taken = member.acks.taken();
-            let (waited_seconds, waiting_seconds) = member.acks.waits();
-            let taken_at = member.acks.0.u64(layout::ACK_TAKEN_AT);
-            // It has received a batch that it has not released: its oldest unread one, or a later one.
-            let holds = (first_unread..=head).contains(&taken);
-            MemberView {
-                id: member.id,
-                first: member.first,
-                first_unread,
-                waited_seconds,
-                waiting_seconds,
-                holding_seconds: match holds {
-                    true => since_seconds(taken_at.load(Ordering::Relaxed)),
-                    false => 0.0,
-                },
-            }
-        });
-        let members: Vec<_> = members.collect();
-        let oldest = members.iter().map(|member| member.first_unread).min();
-        // Without consumers everything that is kept for one is ready.
-        let unread = oldest.unwrap_or_else(|| ledger.first_for_newcomer());
-        let slots = self.geometry.shape.slots as u64;
-        RingView {
-            rates: state.figures.rates(head),
-            figures: state.figures.clone(),
-            ready: (head + 1)
-                .saturating_sub(unread)
-                .min(slots.saturating_sub(ledger.acquired() - head)),
-            published: ledger.head(),
-            acquired: ledger.acquired(),
-            opened: ledger.opened(),
-            outcome: state.outcome,
-            held_back: state.held_back.map(|(_, since)| since.elapsed()),
-            members,
         }
     }
 

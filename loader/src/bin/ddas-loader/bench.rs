@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::options::{Batches, Last, StreamArguments, default_threads};
 use crate::progress::Meter;
+use crate::recommend::{Recommendation, recommend};
 use crate::report;
 use crate::samples::StreamToOpen;
 
@@ -38,6 +39,10 @@ pub(crate) struct Arguments {
     /// How long to measure.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::serve::seconds)]
     seconds: Duration,
+    /// Only measure: do not try other numbers of threads and slots for a recommendation, which takes up to twice --seconds
+    /// more.
+    #[arg(long)]
+    no_recommendation: bool,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -62,6 +67,10 @@ struct Measured {
     first_batch_seconds: f64,
     stages: Vec<Stage>,
     limit: Limit,
+    /// What is to be made faster: `storage` or `cpu`.
+    limited_by: &'static str,
+    /// Not with --no-recommendation.
+    recommended: Option<Recommendation>,
 }
 
 #[derive(Serialize)]
@@ -80,6 +89,7 @@ impl Arguments {
                 .map_or_else(default_threads, |threads| threads as usize),
             slots: self.slots,
             time: self.seconds,
+            recommends: !self.no_recommendation,
             json: self.json,
         };
         let stream = self.stream.resolve(Batches {
@@ -97,13 +107,20 @@ struct Measurement {
     threads: usize,
     slots: u32,
     time: Duration,
+    recommends: bool,
     json: bool,
 }
 
+/// No try for a recommendation is shorter or longer.
+const TRIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (options, measurement) = arguments.resolve()?;
-    let stream = options.open()?;
-    let measured = measure(stream, &measurement)?;
+    let mut measured = measure(options.clone().open()?, &measurement)?;
+    if measurement.recommends {
+        let time = (measurement.time / 4).clamp(TRIAL.0, TRIAL.1);
+        measured.recommended = Some(recommend(&options, default_threads(), time)?);
+    }
     if measurement.json {
         report::print_json(&measured)
     } else {
@@ -167,6 +184,8 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
         ],
         // Nobody trains here, so a stage it is.
         limit: total.dearest_stage(),
+        limited_by: total.dearest_stage().who(),
+        recommended: None,
     })
 }
 
@@ -201,6 +220,9 @@ impl Measured {
             ));
         }
         text.push_str(&format!("\nthe limit is {}\n", self.limit));
+        if let Some(recommended) = &self.recommended {
+            text.push_str(&recommended.to_string());
+        }
         text
     }
 }

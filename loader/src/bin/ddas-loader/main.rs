@@ -17,10 +17,13 @@ mod policy;
 mod preview;
 mod progress;
 mod recipe;
+mod recommend;
 mod report;
 mod samples;
+mod screen;
 mod serve;
 mod status;
+mod top;
 mod verify;
 
 use std::process::ExitCode;
@@ -51,6 +54,7 @@ enum Command {
     Serve(serve::Arguments),
     Consume(consume::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
     Bench(bench::Arguments),
     #[command(subcommand)]
     Policy(policy::Arguments),
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Consume(arguments) => consume::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Policy(arguments) => policy::run(arguments),
         Command::Recipe(arguments) => recipe::run(arguments),

@@ -97,6 +97,7 @@ fn fraction(text: &str) -> Result<f64, String> {
 }
 
 /// A stream as the flags describe it.
+#[derive(Clone)]
 pub(crate) struct StreamToOpen {
     pub(crate) options: StreamOptions,
     pub(crate) samples: SampleOptions,
