@@ -1,6 +1,8 @@
 //! A network of the user's: a TorchScript module from a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io, process};
 
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -138,18 +140,18 @@ impl Module {
 
     /// The module as it stands, buffers included, as the content of a file.
     pub(super) fn save(&self, parameters: &Parameters) -> Result<Vec<u8>> {
+        let folder = own_folder()?;
+        let path = folder.join("module.pt");
         // Saving writes a view with all of its memory, once per view: each parameter gets memory
         // of its own meanwhile.
-        let folder = std::env::temp_dir();
-        let path = folder.join(format!("ddas-search-{}.pt", std::process::id()));
-        parameters.detach_views()?;
-        let saved = self.module.save(&path);
-        parameters.attach_views()?;
-        let bytes = saved
-            .map_err(Error::from)
-            .and_then(|()| std::fs::read(&path).map_err(Error::io(path.clone(), "read")));
-        let _ = std::fs::remove_file(&path);
-        bytes
+        let saved = parameters.detach_views().and_then(|()| {
+            let saved = self.module.save(&path);
+            parameters.attach_views()?;
+            saved?;
+            fs::read(&path).map_err(Error::io(path.clone(), "read"))
+        });
+        let _ = fs::remove_dir_all(&folder);
+        saved
     }
 
     /// Goes back to a state written by [`Module::save`].
@@ -161,6 +163,22 @@ impl Module {
 
     fn fail(&self, problem: &str) -> Error {
         fail(&self.path, problem.to_owned())
+    }
+}
+
+/// A new folder for what libtorch saves, which it does to a path alone. A killed search leaves
+/// its own behind, and numbers of processes come again.
+fn own_folder() -> Result<PathBuf> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ddas-search-{}-{number}", process::id());
+        let folder = std::env::temp_dir().join(name);
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(folder, "create")(error)),
+        }
     }
 }
 
