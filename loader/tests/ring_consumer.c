@@ -99,7 +99,7 @@ int main(int argc, char **argv) {
     for (uint64_t n = strtoull(first + 8, NULL, 10);;) {
         uint32_t wake = load32(data + WAKE), state = load32(data + STATE);
         uint64_t head = load(data + HEAD);
-        if (load(ack) != generation) fail("evicted");
+        if (generation == 0 || load(ack) != generation) fail("evicted");
         struct pollfd peer = {.fd = server, .events = POLLIN};
         if (state == 0 && poll(&peer, 1, 0) != 0 && load32(data + STATE) == 0) fail("the daemon died");
         if (head < n && state == 1) break;

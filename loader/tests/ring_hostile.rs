@@ -325,3 +325,17 @@ fn a_hostile_daemon_is_an_error_not_a_crash() {
     }
     assert!(messages.len() >= 6, "they say what is wrong: {messages:?}");
 }
+
+#[test]
+fn who_is_put_out_before_its_first_look_notices() {
+    let daemon = Daemon::start(2, 1);
+    let socket = raw_connect(&daemon.dir.path().join("toy.sock"));
+    raw_send(&socket, br#"{"protocol": 2}"#, &[]);
+    let (answer, mut descriptors) = raw_receive(&socket);
+    // Zeros: the generation that the daemon writes when it evicts.
+    descriptors[1] = memfd(1 << 16, true);
+    let fake = fake_daemon(daemon.dir.path(), answer.into_bytes(), descriptors);
+    let mut late = connect_to_fake(&daemon).unwrap();
+    assert!(matches!(late.receive(LONG), Err(Error::Evicted)));
+    fake.join().unwrap();
+}

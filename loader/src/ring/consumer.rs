@@ -73,7 +73,9 @@ impl Shared {
     }
 
     fn evicted(&self) -> bool {
-        load_acquire(self.ack.u64(layout::ACK_GENERATION)) != self.generation
+        let generation = load_acquire(self.ack.u64(layout::ACK_GENERATION));
+        // 0 from the start: put out between the daemon's answer and our first look at the word.
+        generation == 0 || generation != self.generation
     }
 
     fn daemon_gone(&self) -> bool {
