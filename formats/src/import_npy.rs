@@ -1,10 +1,9 @@
 //! Policies in the form of the authors' search program: a pickled dict in a `.npy` file.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use crate::pickle::{self, Id, Pickle};
+use crate::small_file::read_small_file;
 use crate::{Error, Policy, Provenance, Result, SearchSpace, Snapshot};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -65,11 +64,7 @@ pub fn import_authors_policy(path: &Path, space: Option<SearchSpace>) -> Result<
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
+    let bytes = read_small_file(path, MAX_FILE_BYTES + 1).map_err(Error::io(path))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::file(
             path,

@@ -45,6 +45,7 @@ mod pickle;
 mod plot;
 mod policy;
 mod search_space;
+mod small_file;
 
 pub use builtin::{Builtin, BuiltinOptions};
 pub use dataset::{
@@ -71,3 +72,4 @@ pub use pack::{
 pub use plot::{policy_png, policy_svg};
 pub use policy::{Applications, Policy, Provenance, Snapshot};
 pub use search_space::SearchSpace;
+pub use small_file::read_small_file;

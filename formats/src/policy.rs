@@ -3,8 +3,6 @@
 mod applications;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 pub use applications::Applications;
@@ -12,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::atomic_file::write_atomically;
+use crate::small_file::read_small_file;
 use crate::{Error, Result, SearchSpace};
 
 /// Name in the `format` field of every policy file.
@@ -329,18 +328,9 @@ impl Policy {
     /// [`Error::Io`] when it cannot be read, [`Error::File`] naming file and
     /// field when its content is not a policy of a version this build knows.
     pub fn read(path: &Path) -> Result<Policy> {
-        let file = fs::File::open(path).map_err(Error::io(path))?;
-        let mut text = String::new();
         // One byte beyond the limit is enough to know.
-        file.take(MAX_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(|source| match source.kind() {
-                std::io::ErrorKind::InvalidData => {
-                    Error::file(path, "not a policy file: it is not text")
-                }
-                _ => Error::io(path)(source),
-            })?;
-        if text.len() as u64 > MAX_FILE_BYTES {
+        let bytes = read_small_file(path, MAX_FILE_BYTES + 1).map_err(Error::io(path))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(Error::file(
                 path,
                 format!(
@@ -349,6 +339,8 @@ impl Policy {
                 ),
             ));
         }
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::file(path, "not a policy file: it is not text"))?;
         Policy::from_json(&text).map_err(|error| error.in_file(path))
     }
 

@@ -1,9 +1,9 @@
 //! Recipes by name or from a file.
 
-use std::fs;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 
+use ddas_formats::read_small_file;
 use ddas_runtime::Recipe;
 
 use crate::error::{Error, Result};
@@ -28,15 +28,16 @@ pub fn read_recipe(spec: &str) -> Result<Recipe> {
         return Recipe::named(spec).map_err(|_| unknown(spec));
     }
     let path = Path::new(spec);
-    let io = |source| Error::Io {
+    let failed = |source| Error::Io {
         action: format!("reading recipe {spec}"),
         source,
     };
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(io)?;
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(io)?;
+    let text = read_small_file(path, MAX_FILE_BYTES)
+        .and_then(|bytes| {
+            String::from_utf8(bytes)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+        })
+        .map_err(failed)?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy());
     let name = stem.as_deref().unwrap_or(spec);
     Recipe::from_toml(&text, name).map_err(|error| {
@@ -86,6 +87,8 @@ fn unknown(spec: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

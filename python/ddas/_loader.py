@@ -9,7 +9,7 @@ from typing import Any, Iterable, Mapping, NoReturn
 
 from ddas import _ddas
 from ddas._state import place_in
-from ddas._stream import Batch, Batches, Position, check_timeout, logger, placement
+from ddas._stream import Batch, Batches, Position, check_timeout, check_whole, logger, placement
 
 
 class Loader(Batches):
@@ -84,7 +84,7 @@ class Loader(Batches):
         bad_log: str | os.PathLike[str] | None = "bad_samples.jsonl",
     ) -> None:
         check_timeout(timeout)
-        epoch, step = start
+        epoch, step = _place(start)
         rank, world_size = placement(rank, world_size, environment)
         engine = _ddas.Embedded(
             dataset,
@@ -102,12 +102,12 @@ class Loader(Batches):
             start=(epoch, step),
             last=last,
             samples={
-                "mix": list(mix),
+                "mix": _mixture(mix),
                 "sampling": sampling,
                 "split": split,
                 "validation_fraction": validation_fraction,
-                "split_seed": split_seed,
-                "epoch_samples": epoch_samples,
+                "split_seed": check_whole("split_seed", split_seed, 2**64 - 1),
+                "epoch_samples": check_whole("epoch_samples", epoch_samples, 2**64 - 1),
                 "on_bad": on_bad,
                 "max_bad": None if max_bad is None else str(max_bad),
                 "bad_log": bad_log,
@@ -132,7 +132,7 @@ class Loader(Batches):
 
         Step 0 of epoch `epochs` is the end of the run.
         """
-        self._engine.seek(operator.index(epoch), operator.index(step))
+        self._engine.seek(*_place((epoch, step)))
         self._next = Position(*self._engine.position())
 
     def set_epoch(self, epoch: int) -> None:
@@ -162,3 +162,27 @@ class Loader(Batches):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ddas.Loader cannot be sent to another process: make one there, with the same arguments")
+
+
+def _place(place: tuple[int, int]) -> tuple[int, int]:
+    """Epoch and step, whole numbers from 0 up."""
+    try:
+        epoch, step = place
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`start` must be an epoch and a step, such as (3, 120), got {place!r}") from error
+    # Both were given: neither is None.
+    return check_whole("epoch", epoch) or 0, check_whole("step", step, 2**64 - 1) or 0
+
+
+def _mixture(mix: Iterable[tuple[str | os.PathLike[str], float]]) -> list[tuple[str, float]]:
+    """The pairs of `mix`."""
+    pairs = []
+    for pair in mix:
+        try:
+            path, weight = pair
+            pairs.append((os.fspath(path), float(weight)))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f'`mix` must be pairs of a path and a weight, such as [("more.lmdb", 0.5)], got {pair!r}'
+            ) from error
+    return pairs

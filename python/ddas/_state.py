@@ -28,6 +28,8 @@ def place_in(info: StreamInfo, state: Mapping[str, Any]) -> tuple[int, int]:
 
     Behind the last batch of an epoch stands the first of the next, the last epoch included. Raises `StateError`.
     """
+    if not isinstance(state, Mapping):
+        raise StateError(f"the state is {state!r}; expected what state_dict() returned")
     if state.get("format", FORMAT) != FORMAT or state.get("version", VERSION) != VERSION:
         raise StateError(
             f"the state has format {state.get('format')!r} and version {state.get('version')!r}, "

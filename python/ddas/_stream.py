@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import operator
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterator, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Iterator, Literal, NamedTuple, SupportsIndex, TypeVar
 
 from ddas import _ddas
 from ddas._errors import StreamFinished
@@ -56,6 +57,24 @@ def connect(
     return Stream(_ddas.Consumer(name, _rank_in(name, rank, wait, environment), wait, start), timeout)
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{count} {one if count == 1 else many}"
+
+
+def check_whole(name: str, number: SupportsIndex | None, most: int = 2**32 - 1) -> int | None:
+    """`number` as an int from 0 to `most`; None stays None."""
+    if number is None:
+        return None
+    try:
+        whole = operator.index(number)
+    except TypeError as error:
+        raise TypeError(f"`{name}` must be a whole number, got {number!r}") from error
+    if not 0 <= whole <= most:
+        raise ValueError(f"`{name}` must lie in 0..{most}, got {whole}")
+    return whole
+
+
 def check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"`timeout` must be a number of seconds from 0 up, or None, got {timeout}")
@@ -65,6 +84,7 @@ def placement(
     rank: int | None, world_size: int | None, environment: bool, served: int | None = None
 ) -> tuple[int, int]:
     """Rank and world size from arguments or launcher; says in the log which. `served`: ranks of a stream to be joined."""
+    rank, world_size = check_whole("rank", rank), check_whole("world_size", world_size)
     rank, world_size, source = _ddas.placement(rank, world_size, served, environment)
     logger.info("rank %d of %d, from %s", rank, world_size, source)
     return rank, world_size
@@ -72,6 +92,7 @@ def placement(
 
 def _rank_in(name: str, rank: int | None, wait: float, environment: bool) -> int:
     """The rank to read of the stream `name`. A stream of one rank is everybody's: no launcher is asked about it."""
+    rank = check_whole("rank", rank)
     if not environment:
         return rank or 0
     ranks = _ddas.world_size(name, wait)
@@ -419,7 +440,8 @@ class Batches:
     def __repr__(self) -> str:
         info = self.info
         return (
-            f"<ddas.{type(self).__name__} of {info.dataset}: {info.epochs} epochs of {info.steps_per_epoch} batches of "
+            f"<ddas.{type(self).__name__} of {info.dataset}: {counted(info.epochs, 'epoch', 'epochs')} of "
+            f"{counted(info.steps_per_epoch, 'batch', 'batches')} of "
             f"{info.batch_size}, {info.dtype} {info.layout} {info.shape}, rank {info.rank} of {info.world_size}>"
         )
 

@@ -488,6 +488,11 @@ def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> 
         ({"start": (2, 0)}, "epochs 0 to 1"),
         ({"rank": 2, "world_size": 2}, "rank 2"),
         ({"rank": 1}, "world size is not known"),
+        ({"rank": -1, "world_size": 2}, "rank.*-1"),
+        ({"rank": 0, "world_size": -2}, "world_size.*-2"),
+        ({"start": (-1, 0)}, "epoch.*-1"),
+        ({"epoch_samples": -3}, "epoch_samples.*-3"),
+        ({"split_seed": 1 << 64}, "split_seed"),
         ({"timeout": -1}, "timeout"),
         ({"mix": [(dataset.path, 0.0)]}, "mix.*above 0"),
         ({"sampling": "balanced"}, "sampling.*class-balanced.*\"balanced\""),
@@ -499,11 +504,26 @@ def test_what_cannot_be_is_refused_by_name(dataset: Dataset, tmp_path: Path) -> 
     ):
         with pytest.raises(ValueError, match=match):
             make_loader(dataset, **settings)
-    for settings, match in (({"epochs": 1.5}, "epochs"), ({"policy": 3}, "policy")):
+    for settings, match in (
+        ({"epochs": 1.5}, "epochs"),
+        ({"policy": 3}, "policy"),
+        ({"rank": 0.5}, "rank.*0.5"),
+        ({"start": 1}, "start.*such as .3, 120.*got 1"),
+        ({"mix": ["more.lmdb"]}, "mix.*pairs.*'more.lmdb'"),
+        ({"mix": {"more.lmdb": 0.5}}, "mix.*pairs.*'more.lmdb'"),
+    ):
         with pytest.raises(TypeError, match=match):
             make_loader(dataset, **settings)
     with pytest.raises(MemoryError, match="bytes are free"):
         make_loader(dataset, batch_size=1 << 31)
+    with make_loader(dataset) as loader:
+        with pytest.raises(ValueError, match="epoch.*-1"):
+            loader.seek(-1)
+        with pytest.raises(ddas.StateError, match="None"):
+            loader.load_state_dict(None)  # type: ignore[arg-type]
+        assert repr(loader).startswith(f"<ddas.Loader of {dataset.path}: {loader.info.epochs} epochs of ")
+    with make_loader(dataset, epochs=1, batch_size=len(dataset.labels)) as loader:
+        assert ": 1 epoch of 1 batch of " in repr(loader)
 
 
 def test_an_early_exit_of_the_interpreter_is_quiet(dataset: Dataset) -> None:

@@ -283,7 +283,7 @@ def test_wrong_rank_and_timeout(serve: Serve, dataset: Dataset) -> None:
     serve(dataset)
     with pytest.raises(ddas.Refused, match="rank"):
         ddas.connect("train", rank=1)
-    with pytest.raises((ValueError, OverflowError)):
+    with pytest.raises(ValueError, match="rank.*-1"):
         ddas.connect("train", rank=-1)
     for timeout in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="timeout"):

@@ -15,11 +15,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::btree::{self, Meta};
 use super::record;
+use crate::atomic_file::write_atomically;
 use crate::{Error, Result};
 
 pub(super) const FILE_NAME: &str = "journal.jsonl";
 const FORMAT: &str = "ddas-pack-journal";
 const VERSION: u32 = 1;
+/// What stands for the start of the machine once everything has reached the disk.
+const SYNCED: &str = "synced";
 
 /// What is being packed, from what, and how: a continued packing has to agree in all of it.
 pub(crate) type Identity = BTreeMap<String, String>;
@@ -36,7 +39,8 @@ pub(crate) struct LeftOut {
 struct Head {
     format: String,
     version: u32,
-    /// Writes are not synced one by one: they outlive a killed process, but not a machine that goes down.
+    /// The start of the machine that this holds for, or [`SYNCED`]. Writes are not synced one by one: they outlive a
+    /// killed process, but not a machine that goes down.
     boot: String,
     packing: Identity,
 }
@@ -83,9 +87,9 @@ impl Leftover {
                 head.version
             )));
         }
-        if head.boot != boot_id() {
+        if head.boot != SYNCED && head.boot != boot_id() {
             return Err(refuse(
-                "begun before this machine was started (or on another): what was written then may not have reached the disk",
+                "killed before this machine was started (or on another): what was written then may not have reached the disk",
             ));
         }
         let left_out = lines
@@ -156,19 +160,14 @@ impl Journal {
             };
             fs::write(&path, line(&head)).map_err(Error::io(&path))?;
         }
+        if !new {
+            // From here on it holds for this start of the machine only.
+            rewrite(folder, &boot_id())?;
+        }
         let file = File::options()
             .append(true)
             .open(&path)
             .map_err(Error::io(&path))?;
-        if !new {
-            // A line that was cut off must not run into the next.
-            let text = fs::read(&path).map_err(Error::io(&path))?;
-            let whole = text
-                .iter()
-                .rposition(|&byte| byte == b'\n')
-                .map_or(0, |end| end + 1);
-            file.set_len(whole as u64).map_err(Error::io(&path))?;
-        }
         Ok(Journal { file })
     }
 
@@ -177,6 +176,25 @@ impl Journal {
             .write_all(line(entry).as_bytes())
             .map_err(Error::io(&folder.join(FILE_NAME)))
     }
+}
+
+/// Notes that all that was written to `folder` has reached the disk, and that nobody writes there now.
+pub(super) fn mark_as_synced(folder: &Path) -> Result<()> {
+    rewrite(folder, SYNCED)
+}
+
+/// Replaces the journal, in one step and synced, by one that holds for `boot`. A line that was cut off is left out: it must not
+/// run into the next.
+fn rewrite(folder: &Path, boot: &str) -> Result<()> {
+    let path = folder.join(FILE_NAME);
+    let text = fs::read(&path).map_err(Error::io(&path))?;
+    let text = String::from_utf8_lossy(&text);
+    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+    let (head, entries) = whole.split_once('\n').unwrap_or((whole, ""));
+    let mut head: Head = serde_json::from_str(head)
+        .map_err(|_| Error::file(&path, "not the journal of a packing"))?;
+    head.boot = boot.to_owned();
+    write_atomically(&path, (line(&head) + entries).as_bytes())
 }
 
 fn line(value: &impl Serialize) -> String {

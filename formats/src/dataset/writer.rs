@@ -150,7 +150,7 @@ impl DatasetWriter {
         }
     }
 
-    /// Commits what was appended and leaves it for another process to go on with. Returns the samples that wait there;
+    /// Commits what was appended, syncs it to the disk, and leaves it for another process to go on with. Returns the samples that wait there;
     /// 0 when there are none, and nothing is left.
     pub(crate) fn suspend(mut self) -> Result<u64> {
         self.flush()?;
@@ -158,6 +158,12 @@ impl DatasetWriter {
             return Ok(0);
         }
         self.partial.owned = false;
+        if let Some(Store { env, .. }) = self.store.take() {
+            env.force_sync().map_err(Error::lmdb(&self.partial.path))?;
+            env.prepare_for_closing().wait();
+        }
+        // Said last: from here on a restart of the machine loses nothing.
+        journal::mark_as_synced(&self.partial.path)?;
         Ok(self.written)
     }
 
@@ -552,7 +558,7 @@ fn is_own(name: &OsStr) -> bool {
         || name == journal::FILE_NAME
         || name.to_str().is_some_and(|name| {
             name.ends_with(".tmp")
-                && ["manifest.json.", "unpacked."]
+                && ["manifest.json.", "journal.jsonl.", "unpacked."]
                     .iter()
                     .any(|start| name.starts_with(start))
         })

@@ -9,10 +9,11 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use flate2::read::MultiGzDecoder;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::source::{Listing, normalise};
 use super::{PackOptions, PackProgress, PackSummary};
-use crate::dataset::DatasetWriter;
+use crate::dataset::{DatasetWriter, Identity};
 use crate::image_header::Encoding;
 use crate::{Error, Result, pickle};
 
@@ -140,13 +141,13 @@ impl Version {
 ///
 /// `source` is a folder with the binary or the python version (or with the folder that its archive unpacks to), or
 /// the archive itself, as `.tar` or `.tar.gz`. Of CIFAR-100 the hundred fine labels are taken. The pickles of
-/// the python version are read without executing them. Of the options, `jobs`, `allow_bad`, `check`,
-/// `transform`, `resume` and `stop` play no part: there are no image files to check, and all is done in a second.
+/// the python version are read without executing them. Of the options, `jobs`, `allow_bad`, `check` and
+/// `transform` play no part: there are no image files to check.
 ///
 /// # Errors
 /// [`Error::File`] when the source holds none of the four versions or more than one, when a file is missing, cut
 /// short or malformed, a pickle refers to anything but numpy arrays, and when `out` may not be written;
-/// [`Error::Io`] when something cannot be read or written.
+/// [`Error::Io`] when something cannot be read or written; [`Error::Stopped`].
 ///
 /// ```
 /// use ddas_formats::{Dataset, PackOptions, Split, pack_cifar};
@@ -171,7 +172,7 @@ pub fn pack_cifar(
     options: &PackOptions<'_>,
 ) -> Result<PackSummary> {
     let start = Instant::now();
-    let mut writer = DatasetWriter::create(out, options.overwrite)?;
+    let mut writer = DatasetWriter::begin(out, options.overwrite, options.resume)?;
     let files = Files::find(source, split)?;
     let version = files.version;
     let classes = files.class_names()?;
@@ -186,8 +187,23 @@ pub fn pack_cifar(
         .collect();
 
     let total = options.chosen(all.len()).count() as u64;
+    let restored = writer.restore(&identity(&batches, total, version, split))?;
+    let resumed = restored.resumed.then(|| writer.len());
     let mut pixels = vec![0; IMAGE_BYTES];
-    for (done, chosen) in options.chosen(all.len()).enumerate() {
+    for (done, chosen) in options
+        .chosen(all.len())
+        .enumerate()
+        .skip(restored.next as usize)
+    {
+        if options.is_stopped() {
+            let out = writer.out().to_owned();
+            let samples = writer.suspend()?;
+            return Err(Error::Stopped {
+                out,
+                samples,
+                total,
+            });
+        }
         let (batch, number) = all[chosen];
         interleave(
             &batch.images[number * IMAGE_BYTES..][..IMAGE_BYTES],
@@ -221,10 +237,34 @@ pub fn pack_cifar(
         skipped: Vec::new(),
         ignored: 0,
         notes: vec![format!("found the {}", version.name)],
-        resumed: None,
+        resumed,
         seconds: start.elapsed().as_secs_f64(),
         manifest,
     })
+}
+
+/// What is packed, for a packing that is continued: all of it is in memory, so all of it is compared.
+fn identity(batches: &[Batch], total: u64, version: Version, split: Split) -> Identity {
+    let mut content = Xxh3::new();
+    for batch in batches {
+        content.update(&batch.images);
+        batch
+            .labels
+            .iter()
+            .for_each(|label| content.update(&label.to_le_bytes()));
+    }
+    [
+        (
+            "tool",
+            concat!("ddas-formats ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ),
+        ("version", version.name.to_owned()),
+        ("split", split.to_string()),
+        ("number of images", total.to_string()),
+        ("content", format!("{:032x}", content.digest128())),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// From three planes to three bytes a pixel.

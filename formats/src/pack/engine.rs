@@ -147,8 +147,12 @@ pub(super) fn write_all(
                 bad.reason
             );
             if kept > 0 {
+                let kept = match kept {
+                    1 => "the image".to_owned(),
+                    kept => format!("the {kept} images"),
+                };
                 reason.push_str(&format!(
-                    " (--resume then goes on behind the {kept} images packed so far)"
+                    " (--resume then goes on behind {kept} packed so far)"
                 ));
             }
             Err(Error::file(Path::new(&bad.path), reason))

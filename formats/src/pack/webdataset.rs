@@ -4,8 +4,6 @@ mod shard;
 mod shard_names;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +16,7 @@ use super::engine::{self, About, Items, job_count};
 use super::{PackOptions, PackSummary};
 use crate::dataset::DatasetWriter;
 use crate::image_header::MAX_PAYLOAD_BYTES;
+use crate::small_file::read_small_file;
 use crate::{Error, Result};
 
 /// A file of class names is small; more than this is not one.
@@ -38,10 +37,9 @@ pub struct ShardLabels {
 /// # Errors
 /// [`Error::File`] when a name is missing or comes twice, or when the file is no text; [`Error::Io`] when it cannot be read.
 pub fn read_class_names(path: &Path) -> Result<Vec<String>> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_NAMES_BYTES).read_to_string(&mut text))
-        .map_err(Error::io(path))?;
+    let bytes = read_small_file(path, MAX_NAMES_BYTES).map_err(Error::io(path))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::file(path, "not a text file; expected one class name a line"))?;
     let names: Vec<String> = text
         .trim_end()
         .lines()

@@ -1,5 +1,7 @@
 //! Tests of the policy file.
 
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ddas_formats::{Dataset, Encoding, PackOptions, Split, pack_cifar, verify};
+use ddas_formats::{
+    Dataset, Encoding, Error, PackOptions, PackProgress, Split, pack_cifar, verify,
+};
 
 use crate::place::Place;
 
@@ -250,4 +253,106 @@ fn damaged_cifar_files_are_named() {
     .unwrap_err()
     .to_string();
     assert!(message.contains("more than one CIFAR"), "{message}");
+}
+
+#[test]
+fn a_stopped_packing_of_cifar_goes_on_where_it_was() {
+    let place = Place::new();
+    let batch = |file: u16| -> Vec<u8> {
+        let images =
+            (0..300).map(|number| cifar_record(&[(number % 2) as u8], (file * 40 + number) as u8));
+        images.flat_map(|(record, _)| record).collect()
+    };
+    let mut files: Vec<NamedFile> = vec![("batches.meta.txt", b"plane\ncar\n".to_vec())];
+    for (name, file) in [
+        "data_batch_1.bin",
+        "data_batch_2.bin",
+        "data_batch_3.bin",
+        "data_batch_4.bin",
+        "data_batch_5.bin",
+    ]
+    .into_iter()
+    .zip(1..)
+    {
+        files.push((name, batch(file)));
+    }
+    let source = place.folder("cifar", &files);
+    let out = place.path("out.lmdb");
+    let whole = place.path("whole.lmdb");
+    let whole = pack_cifar(&source, Split::Train, &whole, &PackOptions::default()).unwrap();
+    assert_eq!((whole.samples, whole.resumed), (1500, None));
+
+    let stop = AtomicBool::new(true);
+    let pack = |options: PackOptions<'_>| {
+        let options = PackOptions {
+            resume: true,
+            stop: Some(&stop),
+            ..options
+        };
+        pack_cifar(&source, Split::Train, &out, &options)
+    };
+    // Stopped before the first image: nothing is left.
+    let error = pack(PackOptions::default()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Stopped {
+                samples: 0,
+                total: 1500,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(!place.path("out.lmdb.partial").exists());
+    // Progress is reported every 1000 images.
+    stop.store(false, Ordering::Release);
+    let progress = |_: PackProgress| stop.store(true, Ordering::Release);
+    let error = pack(PackOptions {
+        progress: &progress,
+        ..PackOptions::default()
+    })
+    .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Stopped {
+                samples: 1000,
+                total: 1500,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    stop.store(false, Ordering::Release);
+    let other = pack(PackOptions {
+        limit: Some(1200),
+        ..PackOptions::default()
+    })
+    .unwrap_err();
+    assert!(
+        other
+            .to_string()
+            .contains("`number of images`: 1500 then, 1200 now"),
+        "{other}"
+    );
+    let mut changed = batch(3);
+    changed[5000] ^= 1;
+    fs::write(source.join("data_batch_3.bin"), &changed).unwrap();
+    let other = pack(PackOptions::default()).unwrap_err();
+    assert!(other.to_string().contains("`content`"), "{other}");
+    fs::write(source.join("data_batch_3.bin"), batch(3)).unwrap();
+
+    let resumed = pack(PackOptions::default()).unwrap();
+    assert_eq!((resumed.samples, resumed.resumed), (1500, Some(1000)));
+    assert_eq!(resumed.manifest.content_hash, whole.manifest.content_hash);
+    assert_eq!(
+        resumed.manifest.samples_per_class,
+        whole.manifest.samples_per_class
+    );
+    assert!(
+        verify(&Dataset::open(&out).unwrap(), &|_| {})
+            .unwrap()
+            .is_sound()
+    );
 }

@@ -105,6 +105,13 @@ fn a_stopped_packing_goes_on_where_it_was() {
         assert!(!out.exists() && place.path("out.lmdb.partial").exists());
         assert!(Dataset::open(&place.path("out.lmdb.partial")).is_err());
     }
+    // What was stopped in peace survives a restart of the machine; what is being packed does not say so.
+    let boot = |head: &str| {
+        let head: serde_json::Value = serde_json::from_str(head.lines().next().unwrap()).unwrap();
+        head["boot"].as_str().unwrap().to_owned()
+    };
+    let journal = place.path("out.lmdb.partial/journal.jsonl");
+    assert_eq!(boot(&fs::read_to_string(&journal).unwrap()), "synced");
     // The files whose samples are committed are not even opened.
     for number in 0..(kept as usize).min(200) {
         let path = source.join(format!("cat/{number:03}.png"));
@@ -113,6 +120,8 @@ fn a_stopped_packing_goes_on_where_it_was() {
     }
     let seen = Mutex::new(Vec::new());
     let check = |_: &ImageHeader, bytes: &[u8]| {
+        let now = boot(&fs::read_to_string(&journal).unwrap());
+        assert_eq!(now.len(), 36, "{now}");
         seen.lock().unwrap().push(bytes.len());
         Ok(())
     };

@@ -192,7 +192,7 @@ fn measure(stream: Stream, measurement: &Measurement) -> anyhow::Result<Measured
 impl Measured {
     fn text(&self) -> String {
         let mut text = format!(
-            "{}: recipe {}, {}, batches of {} as {} {}, {} threads, {} slots\n{:.0} images/s, {:.1} MB/s ({} images in {:.1} s); \
+            "{}: recipe {}, {}, batches of {} as {} {}, {}, {}\n{:.0} images/s, {:.1} MB/s ({} in {:.1} s); \
              first batch after {:.3} s\n\nstage    us/sample  share\n",
             self.dataset,
             self.recipe,
@@ -203,11 +203,11 @@ impl Measured {
             self.batch_size,
             self.dtype,
             self.layout,
-            self.threads,
-            self.slots,
+            report::counted(self.threads as u64, "thread", "threads"),
+            report::counted(self.slots as u64, "slot", "slots"),
             self.images_per_second,
             self.bytes_per_second / 1e6,
-            self.samples,
+            report::counted(self.samples, "image", "images"),
             self.seconds,
             self.first_batch_seconds,
         );

@@ -210,10 +210,10 @@ fn expected_batches(consumer: &Consumer) -> u64 {
 impl Summary {
     fn text(&self) -> String {
         format!(
-            "{} batches, {} images in {:.2} s: {:.0} images/s, {:.1} MB/s; first batch after {:.3} s; waits {:.2} s in all, \
+            "{}, {} in {:.2} s: {:.0} images/s, {:.1} MB/s; first batch after {:.3} s; waits {:.2} s in all, \
              p50 {:.0} us, p99 {:.0} us, longest {:.0} us{}",
-            self.batches,
-            self.samples,
+            report::counted(self.batches, "batch", "batches"),
+            report::counted(self.samples, "image", "images"),
             self.seconds,
             self.images_per_second,
             self.bytes_per_second / 1e6,
