@@ -73,7 +73,7 @@ class Bench:
     def __init__(self, program, case):
         self.command = [
             program, "bench", case.folder / f"{case.recipe}.lmdb", "--recipe", case.recipe, "--threads", case.threads,
-            "--batch-size", case.batch, "--json",
+            "--batch-size", case.batch, "--json", "--no-recommendation",
         ]  # fmt: skip
         if case.augment:
             self.command += ["--policy", case.folder / f"randaugment-{case.recipe}.json"]
