@@ -269,6 +269,15 @@ pub enum Operation {
     },
 }
 
+/// A number as a message shows it: not with the 300 digits some have.
+fn written(value: f64) -> String {
+    if value.abs() < 1e16 {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
+}
+
 impl Operation {
     /// What is done, without the arguments.
     pub fn kind(&self) -> OperationKind {
@@ -399,7 +408,10 @@ impl Operation {
             } else {
                 Err(Error::field(
                     name,
-                    format!("{value} is not a number between -{limit} and {limit}"),
+                    format!(
+                        "{} is not a number between -{limit} and {limit}",
+                        written(value)
+                    ),
                 ))
             }
         };
@@ -409,7 +421,7 @@ impl Operation {
             } else {
                 Err(Error::field(
                     name,
-                    format!("{value} is not a number between 0 and {limit}"),
+                    format!("{} is not a number between 0 and {limit}", written(value)),
                 ))
             }
         };

@@ -189,6 +189,7 @@ impl Default for Smoothing {
 
 /// Just enough of a document to see whether the rest can be understood.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `format` and `version`")]
 struct Heading {
     format: Option<String>,
     version: Option<serde_json::Value>,

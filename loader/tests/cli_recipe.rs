@@ -20,6 +20,8 @@ fn what_show_prints_is_the_same_recipe() {
         let sound = sandbox.run("recipe check copy.toml").succeeded();
         let digest = Recipe::named(name).unwrap().digest();
         assert!(sound.contains(&format!("digest {digest:016x}")), "{sound}");
+        let one = name == "cifar-eval";
+        assert_eq!(sound.contains(" 1 step, "), one, "{sound}");
     }
 }
 

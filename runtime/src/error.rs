@@ -155,7 +155,7 @@ pub enum Error {
     },
 
     /// A policy was given to a recipe without a place for it.
-    #[error("recipe `{recipe}` has no Policy step: leave the policy out or add the step")]
+    #[error("recipe `{recipe}` has no `policy` step: leave the policy out or add the step")]
     NoPolicyStep {
         /// Name of the recipe.
         recipe: String,

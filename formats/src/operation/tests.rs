@@ -110,3 +110,23 @@ fn labels_tell_the_variants_apart() {
         assert_eq!(operation.label(), label);
     }
 }
+
+#[test]
+fn an_argument_out_of_range_is_shown_shortly() {
+    let rotate = |degrees| Operation::Rotate {
+        degrees,
+        sign: SignRule::Fixed,
+        warp: Warp::default(),
+    };
+    for (degrees, shown) in [
+        (
+            1e308,
+            "degrees: 1e308 is not a number between -1000000 and 1000000",
+        ),
+        (-2e6, "degrees: -2000000 is not a number between"),
+        (f64::INFINITY, "degrees: inf is not a number between"),
+    ] {
+        let message = rotate(degrees).validate().unwrap_err().to_string();
+        assert!(message.contains(shown), "{message}");
+    }
+}

@@ -120,6 +120,11 @@ fn oversize_and_binary_files_are_refused() {
         message.contains("policy.json") && message.contains("not a policy file"),
         "{message}"
     );
+    let message = Policy::from_json("[]").unwrap_err().to_string();
+    assert!(
+        message.contains("expected an object with `format` and `version`"),
+        "{message}"
+    );
     assert!(matches!(
         Policy::read(&folder.path().join("none")),
         Err(Error::Io { .. })

@@ -139,8 +139,8 @@ fn step(path: &str, value: &Spanned<DeValue<'_>>) -> std::result::Result<Step, P
                 Border::Symmetric,
             ];
             let names = modes.map(Border::name);
-            let mode = fields.choice("padding_mode", &names)?.unwrap_or(0);
-            let border = match (modes[mode], fields.colour("fill")?) {
+            let mode = fields.choice("padding_mode", &names)?;
+            let border = match (modes[mode.unwrap_or(0)], fields.colour("fill")?) {
                 (Border::Constant(_), Some(colour)) => Border::Constant(colour),
                 (border, None) => border,
                 (border, Some(_)) => {
@@ -151,10 +151,16 @@ fn step(path: &str, value: &Spanned<DeValue<'_>>) -> std::result::Result<Step, P
                     return Err(fields.problem("fill", &reason));
                 }
             };
-            Ok(Step::RandomCrop {
-                padding: fields.count("padding")?.unwrap_or(0),
-                border,
-            })
+            let padding = match fields.count("padding")? {
+                Some(padding) => padding,
+                None if mode.is_some() || fields.colour("fill")?.is_some() => {
+                    let reason = "missing: padding_mode and fill say what a border is like, \
+                                  and without `padding` there is none";
+                    return Err(fields.problem("padding", reason));
+                }
+                None => 0,
+            };
+            Ok(Step::RandomCrop { padding, border })
         }
         "horizontal-flip" => Ok(Step::RandomFlip {
             probability: fields(&["kind", "probability"])?.chance(0.5)?,

@@ -102,10 +102,10 @@ impl Check {
         for file in &self.files {
             let recipe = read_recipe(file)?;
             report::print_line(&format!(
-                "{file}: sound: {}, {}x{1} pixels, {} steps{}, digest {:016x}",
+                "{file}: sound: {}, {}x{1} pixels, {}{}, digest {:016x}",
                 recipe.name(),
                 recipe.size(),
-                recipe.steps().len(),
+                report::counted(recipe.steps().len() as u64, "step", "steps"),
                 if recipe.mix().is_some() {
                     " and mixing"
                 } else {

@@ -220,8 +220,8 @@ fn choices_come_back() {
     let steps = [
         "[[steps]]\nkind = \"random-crop\"\npadding = 4\nfill = [1, 2, 3]\n",
         "[[steps]]\nkind = \"random-crop\"\npadding = 4\nfill = 7\npadding_mode = \"constant\"\n",
-        "[[steps]]\nkind = \"random-crop\"\npadding_mode = \"edge\"\n",
-        "[[steps]]\nkind = \"random-crop\"\npadding_mode = \"symmetric\"\n",
+        "[[steps]]\nkind = \"random-crop\"\npadding = 4\npadding_mode = \"edge\"\n",
+        "[[steps]]\nkind = \"random-crop\"\npadding = 4\npadding_mode = \"symmetric\"\n",
         "[[steps]]\nkind = \"random-resized-crop\"\nantialias = false\n",
         "[[steps]]\nkind = \"random-resized-crop\"\npass_order = \"horizontal-first\"\n",
         "[[steps]]\nkind = \"resize\"\nshorter = 40\n[[steps]]\nkind = \"center-crop\"\n",
@@ -383,6 +383,16 @@ fn unknown_and_contradictory_fields_are_refused_by_name_and_line() {
             step("kind = \"random-crop\"\npadding = 33"),
             4,
             "steps[0].padding: 33: expected at most 32",
+        ),
+        (
+            step("kind = \"random-crop\"\nfill = 3"),
+            2,
+            "steps[0].padding: missing: padding_mode and fill say what a border is like",
+        ),
+        (
+            step("kind = \"random-crop\"\npadding_mode = \"edge\""),
+            2,
+            "steps[0].padding: missing: padding_mode and fill",
         ),
         (
             step("kind = \"random-crop\"\nfill = 256"),
