@@ -55,7 +55,7 @@ impl Line {
 
 /// A coordinate of column `i`, in Pillow's order of additions.
 #[inline(always)]
-fn coordinate((slope, offset, constant): (f64, f64, f64), column: usize) -> f64 {
+pub(super) fn coordinate((slope, offset, constant): (f64, f64, f64), column: usize) -> f64 {
     slope * (f64::from(column as u32) + 0.5) + offset + constant
 }
 
@@ -211,7 +211,7 @@ fn in_blocks(
 
 /// Integer and fractional part of a position of at least -0.5.
 #[inline(always)]
-fn split(position: f64) -> (i32, f64) {
+pub(super) fn split(position: f64) -> (i32, f64) {
     let floor = if position < 0.0 { -1 } else { position as i32 };
     (floor, position - f64::from(floor))
 }

@@ -15,6 +15,7 @@ mod memory;
 mod moves;
 mod table;
 mod turn;
+mod warp;
 
 use super::interpolate::Line;
 use crate::cpu::{Cpu, cpu};
@@ -141,7 +142,11 @@ pub(super) fn bilinear(
     out: &mut [[u8; 3]],
 ) -> bool {
     interpolate::fits(pixels.len())
-        && run!(avx512: interpolate::bilinear(pixels, size, line, first, out)).is_some()
+        && run!(
+            avx512: interpolate::bilinear(pixels, size, line, first, out),
+            avx2: warp::bilinear(pixels, size, line, first, out)
+        )
+        .is_some()
 }
 
 /// As [`bilinear`], cubic over four by four pixels.
@@ -153,5 +158,9 @@ pub(super) fn bicubic(
     out: &mut [[u8; 3]],
 ) -> bool {
     interpolate::fits(pixels.len())
-        && run!(avx512: interpolate::bicubic(pixels, size, line, first, out)).is_some()
+        && run!(
+            avx512: interpolate::bicubic(pixels, size, line, first, out),
+            avx2: warp::bicubic(pixels, size, line, first, out)
+        )
+        .is_some()
 }
