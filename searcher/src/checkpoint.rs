@@ -11,9 +11,10 @@ use ddas_formats::Snapshot;
 use tch::{Device, Kind, Tensor};
 
 use crate::adam::{Adam, AdamState};
+use crate::epoch::EpochProgress;
 use crate::error::{Error, Result};
 use crate::policy_parameters::PolicyParameters;
-use crate::search::{EpochProgress, Search};
+use crate::search::Search;
 
 /// Raised when the meaning of a tensor changes.
 const VERSION: i64 = 2;

@@ -128,128 +128,8 @@ pub enum Crop {
 }
 
 impl Config {
-    /// Names of the presets.
-    pub const PRESETS: &[&str] = &[
-        "cifar10",
-        "cifar100",
-        "imagenet",
-        "sanity",
-        "cifar10-released",
-        "cifar100-released",
-        "imagenet-released",
-    ];
-
     /// Every key that [`Config::set`] takes, in the order of the struct.
     pub const SETTINGS: &[SettingHelp] = SETTINGS;
-
-    /// The settings of a named preset.
-    ///
-    /// `cifar10` and `cifar100` carry the paper's settings: WRN-40-2, 2,000 + 2,000 samples, 20
-    /// epochs, three branches. `sanity` is the paper's section 4.1: the same with validation
-    /// images turned by 90 degrees and a search space that can turn images by 90 degrees.
-    /// `imagenet` is ResNet-18 on 120 classes of 50 + 20 images, 40 epochs, two branches. Those
-    /// that end in `-released` carry the settings of the authors' code where they differ.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] for a name not in [`Config::PRESETS`].
-    pub fn preset(name: &str) -> Result<Self> {
-        let cifar = Self {
-            search_space: "paper68".to_owned(),
-            draws_per_sample: None,
-            network: "wrn-40-2".to_owned(),
-            precision: Precision::F32,
-            image_size: 32,
-            epochs: 20,
-            classes: None,
-            train_samples: 2000,
-            validation_samples: 2000,
-            train_batch: 32,
-            validation_batch: 256,
-            branches: 3,
-            learning_rate: 0.01,
-            loss: LossReduction::Sum,
-            momentum: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-            total_probability: 0.35,
-            learn_total_probability: true,
-            learn_operation_probabilities: true,
-            total_learning_rate: 0.001,
-            operation_learning_rate: 0.005,
-            adam_beta1: 0.5,
-            adam_beta2: 0.999,
-            learning_rate_factor: false,
-            snapshot: SnapshotAt::End,
-            smoothing_window: 1,
-            crop: Crop::Padded,
-            crop_scale: [0.08, 1.0],
-            shared_crop: false,
-            crop_padding: 4,
-            flip: true,
-            cutout: 16,
-            turn_validation: false,
-            mean: [0.4914, 0.4822, 0.4465],
-            std: [0.2023, 0.1994, 0.2010],
-            seed: 0,
-        };
-        match name {
-            "cifar10" | "cifar100" => Ok(cifar),
-            "cifar10-released" | "cifar100-released" => Ok(Self {
-                search_space: "released52-as-run".to_owned(),
-                snapshot: SnapshotAt::Start,
-                seed: 20,
-                ..cifar
-            }),
-            "imagenet" | "imagenet-released" => {
-                let imagenet = Self {
-                    search_space: "imagenet32".to_owned(),
-                    network: "resnet-18".to_owned(),
-                    image_size: 224,
-                    epochs: 40,
-                    classes: Some(120),
-                    train_samples: 6000,
-                    validation_samples: 1200,
-                    validation_batch: 64,
-                    branches: 2,
-                    learning_rate: 0.002,
-                    loss: LossReduction::Mean,
-                    momentum: 0.9,
-                    nesterov: true,
-                    weight_decay: 1e-4,
-                    operation_learning_rate: 0.003,
-                    smoothing_window: 6,
-                    crop: Crop::Resized,
-                    shared_crop: true,
-                    crop_padding: 0,
-                    flip: false,
-                    cutout: 0,
-                    mean: [0.485, 0.456, 0.406],
-                    std: [0.229, 0.224, 0.225],
-                    ..cifar
-                };
-                Ok(match name {
-                    "imagenet" => imagenet,
-                    _ => Self {
-                        train_batch: 64,
-                        branches: 3,
-                        snapshot: SnapshotAt::Start,
-                        seed: 20,
-                        ..imagenet
-                    },
-                })
-            }
-            "sanity" => Ok(Self {
-                search_space: "sanity".to_owned(),
-                turn_validation: true,
-                ..cifar
-            }),
-            _ => Err(Error::UnknownName {
-                what: "preset",
-                given: name.to_owned(),
-                known: Self::PRESETS.join(", "),
-            }),
-        }
-    }
 
     /// Applies one `key=value`.
     ///
@@ -638,6 +518,32 @@ mod tests {
         let mut config = Config::preset("cifar10").unwrap();
         config.set("network=vgg").unwrap();
         assert!(config.validate().is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("space.json");
+        config.search_space = path.display().to_string();
+        let resolve = |entries: &str| {
+            let text =
+                format!(r#"{{"name":"mine","draws_per_sample":2,"operations":[{entries}]}}"#);
+            std::fs::write(&path, text).unwrap();
+            config.resolve_search_space()
+        };
+        let own = resolve(r#"{"kind":"Identity"},{"kind":"Posterize","bits":5}"#).unwrap();
+        assert_eq!(
+            (own.len(), own.name(), own.draws_per_sample()),
+            (2, "mine", 2)
+        );
+        let sequence =
+            r#"{"kind":"Sequence","steps":[{"probability":0.5,"operation":{"kind":"Invert"}}]}"#;
+        let varied = r#"{"kind":"Color","factor":1.2,"varies":{"distribution":"uniform","low":0.5,"high":1.5}}"#;
+        for refused in [sequence, varied, r#"{"kind":"Posterise","bits":5}"#] {
+            let error = resolve(refused).unwrap_err().to_string();
+            assert!(error.starts_with("setting `search_space`: "), "{error}");
+        }
+        let error = resolve(sequence).unwrap_err().to_string();
+        assert!(
+            error.contains("operations[0]") && error.contains("is a sequence"),
+            "{error}"
+        );
         config.set("search_space=missing.json").unwrap();
         let error = config.resolve_search_space().unwrap_err().to_string();
         assert!(error.contains("paper68"), "{error}");

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::epoch::EpochReport;
 use crate::error::{Error, Result};
-use crate::search::{EpochReport, StepReport};
+use crate::search::StepReport;
 
 /// Content of `config.json`: everything a run was told, with every setting resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +96,9 @@ pub enum Metric {
         idle_steps: u32,
         /// Seconds of the epoch.
         seconds: f64,
+        /// Joules of the machine's processors meanwhile, where they can be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        joules: Option<f64>,
     },
     /// The run ended before its last epoch.
     Stopped {
@@ -127,7 +131,11 @@ impl Metric {
     }
 
     /// The line of an epoch with the snapshot taken at its end.
-    pub fn epoch(report: &EpochReport, snapshot: &ddas_formats::Snapshot) -> Self {
+    pub fn epoch(
+        report: &EpochReport,
+        snapshot: &ddas_formats::Snapshot,
+        joules: Option<f64>,
+    ) -> Self {
         Self::Epoch {
             epoch: report.epoch,
             total_probability: snapshot.total_probability(),
@@ -137,6 +145,7 @@ impl Metric {
             validation_accuracy: report.validation_accuracy,
             idle_steps: report.idle_steps,
             seconds: report.seconds,
+            joules,
         }
     }
 
@@ -375,6 +384,7 @@ mod tests {
             validation_accuracy: Some(0.125),
             idle_steps: 0,
             seconds: 60.0,
+            joules: None,
         }
     }
 

@@ -11,6 +11,7 @@ use tch::{Device, Tensor};
 use crate::adam::Adam;
 use crate::batches::{BatchMaker, TrainBatch, ValidationBatches};
 use crate::config::{Config, SnapshotAt};
+use crate::epoch::{EpochProgress, EpochReport};
 use crate::error::{Error, Result};
 use crate::networks::{Network, NetworkChoice};
 use crate::policy_parameters::PolicyParameters;
@@ -55,25 +56,6 @@ pub struct StepReport {
     pub seconds: f64,
     /// Seconds waited for its batch.
     pub waited: f64,
-}
-
-/// What happened in one epoch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EpochReport {
-    /// Search epoch, from 0.
-    pub epoch: u32,
-    /// Mean over the epoch's steps of the loss of the plain batch before the update.
-    pub train_loss: f64,
-    /// Mean over the epoch's steps of the loss of the validation batch after the update.
-    pub validation_loss: f64,
-    /// Share of correct predictions in these batches; none for a network that gives losses
-    /// instead of logits.
-    pub validation_accuracy: Option<f64>,
-    /// Steps whose copies had all the same effect on the validation loss (Z_g = 0): the policy
-    /// learned nothing in them.
-    pub idle_steps: u32,
-    /// Seconds since the epoch began.
-    pub seconds: f64,
 }
 
 /// Told of everything that happens in a search.
@@ -329,48 +311,6 @@ impl Search {
         let steps = f64::from(self.steps_per_epoch());
         let progress = (f64::from(epoch) + f64::from(step) / steps) / f64::from(self.config.epochs);
         self.config.learning_rate / 2.0 * (1.0 + (std::f64::consts::PI * progress).cos())
-    }
-}
-
-/// What has happened in an epoch so far.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct EpochProgress {
-    pub(crate) steps: u32,
-    /// Sums over the steps.
-    pub(crate) train_loss: f64,
-    pub(crate) validation_loss: f64,
-    pub(crate) correct: u64,
-    /// Steps whose network gave no predictions to count.
-    pub(crate) uncounted_steps: u32,
-    pub(crate) idle_steps: u32,
-    /// The policy before the first step.
-    pub(crate) initial_total: f64,
-    pub(crate) initial_operations: Vec<f64>,
-}
-
-impl EpochProgress {
-    fn add(&mut self, outcome: &StepOutcome) {
-        self.steps += 1;
-        self.train_loss += outcome.plain_loss;
-        self.validation_loss += outcome.validation_loss;
-        match outcome.validation_correct {
-            Some(correct) => self.correct += correct,
-            None => self.uncounted_steps += 1,
-        }
-        self.idle_steps += u32::from(outcome.gradient.z_g == 0.0);
-    }
-
-    fn report(&self, epoch: u32, seconds: f64, validation_batch: u64) -> EpochReport {
-        let steps = f64::from(self.steps.max(1));
-        EpochReport {
-            epoch,
-            train_loss: self.train_loss / steps,
-            validation_loss: self.validation_loss / steps,
-            validation_accuracy: (self.uncounted_steps == 0)
-                .then(|| self.correct as f64 / (steps * validation_batch as f64)),
-            idle_steps: self.idle_steps,
-            seconds,
-        }
     }
 }
 

@@ -131,11 +131,17 @@ fn interrupt(
     steps: usize,
     signal: &str,
 ) -> Output {
-    let mut child = fixture
-        .run(arguments)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    interrupt_command(fixture, fixture.run(arguments), run_dir, steps, signal)
+}
+
+fn interrupt_command(
+    fixture: &Fixture,
+    mut command: Command,
+    run_dir: &str,
+    steps: usize,
+    signal: &str,
+) -> Output {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let metrics = fixture.path(run_dir).join("metrics.jsonl");
     let deadline = Instant::now() + Duration::from_secs(300);
     loop {
@@ -163,6 +169,10 @@ fn a_killed_run_resumed_gives_the_same_policy_to_the_byte() {
 
     let killed = [&long[..], &["-o", "killed.json"]].concat();
     interrupt(&fixture, &killed, "killed-run", 17, "-KILL");
+    for steps in [53, 101] {
+        let resume = fixture.command(&["resume", "killed-run"]);
+        interrupt_command(&fixture, resume, "killed-run", steps, "-KILL");
+    }
     assert!(!fixture.path("killed.json").exists());
     let resumed = finish(fixture.command(&["resume", "killed-run"]));
     assert!(resumed.status.success(), "{}", stderr(&resumed));

@@ -1,6 +1,8 @@
 //! What a search found, as one page that stands alone.
 
 mod chart;
+mod command;
+mod content;
 mod html;
 mod samples;
 
@@ -10,7 +12,9 @@ use std::path::Path;
 use ddas_formats::{Dataset, Policy, Snapshot};
 
 use self::chart::{Series, line_chart, number};
-use self::html::{escape, shell_word};
+use self::command::command;
+use self::content::Content;
+use self::html::escape;
 use self::samples::SampleStrips;
 use crate::error::{Error, Result};
 use crate::run_folder::{Metric, RunFolder, RunRecord};
@@ -38,7 +42,11 @@ pub fn write_report(folder: &RunFolder, record: &RunRecord, output: &Path) -> Re
     let metrics = folder.read_metrics()?;
     let strips = Dataset::open(&record.dataset)
         .map_err(Error::from)
-        .and_then(|data| SampleStrips::draw(&data, policy.search_space(), &record.settings));
+        .and_then(|data| {
+            let (space, settings) = (policy.search_space(), &record.settings);
+            let strips = SampleStrips::draw(&data, space, settings)?;
+            Ok((strips, content::measure(&data, space, settings)?))
+        });
     let page = page(record, &policy, &metrics, strips);
     std::fs::write(output, page).map_err(Error::io(output, "write"))
 }
@@ -47,7 +55,7 @@ fn page(
     record: &RunRecord,
     policy: &Policy,
     metrics: &[Metric],
-    strips: Result<SampleStrips>,
+    strips: Result<(SampleStrips, Vec<Content>)>,
 ) -> String {
     let labels: Vec<String> = policy
         .search_space()
@@ -144,6 +152,8 @@ fn summary(record: &RunRecord, policy: &Policy, metrics: &[Metric]) -> String {
                 number(median)
             ),
         ),
+        ("Energy", energy(metrics)),
+        ("Ended", ending(record, policy, metrics)),
         (
             "Total probability at the end",
             format!(
@@ -153,7 +163,55 @@ fn summary(record: &RunRecord, policy: &Policy, metrics: &[Metric]) -> String {
             ),
         ),
     ];
-    table(rows.iter().map(|(name, value)| (*name, value.as_str())))
+    let told = rows.iter().filter(|(_, value)| !value.is_empty());
+    table(told.map(|(name, value)| (*name, value.as_str())))
+}
+
+/// What the processors took; empty where they do not tell.
+fn energy(metrics: &[Metric]) -> String {
+    let joules: Vec<f64> = metrics
+        .iter()
+        .filter_map(|metric| match metric {
+            Metric::Epoch { joules, .. } => *joules,
+            _ => None,
+        })
+        .collect();
+    if joules.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{} Wh of the machine's processors (RAPL), other programs' share included; graphics cards \
+         and memory not",
+        number(joules.iter().sum::<f64>() / 3600.0)
+    )
+}
+
+/// Why a run ended early, and whether the policy could learn in every step.
+fn ending(record: &RunRecord, policy: &Policy, metrics: &[Metric]) -> String {
+    let mut told = Vec::new();
+    if (policy.snapshots().len() as u64) < u64::from(record.settings.epochs) {
+        told.push(match metrics.last() {
+            Some(Metric::Stopped {
+                epoch,
+                step,
+                reason,
+            }) => format!("early, in epoch {} after {step} steps: {reason}", epoch + 1),
+            _ => "not yet".to_owned(),
+        });
+    }
+    let idle: u32 = metrics
+        .iter()
+        .map(|metric| match metric {
+            Metric::Epoch { idle_steps, .. } => *idle_steps,
+            _ => 0,
+        })
+        .sum();
+    if idle > 0 {
+        told.push(format!(
+            "the policy learned nothing in {idle} steps, whose copies had all the same effect (Z_g = 0)"
+        ));
+    }
+    told.join("; ")
 }
 
 fn table<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -233,16 +291,21 @@ fn operations_chart(policy: &Policy, labels: &[String]) -> String {
     )
 }
 
-fn ranking(policy: &Policy, labels: &[String], strips: Result<SampleStrips>) -> String {
+fn ranking(
+    policy: &Policy,
+    labels: &[String],
+    strips: Result<(SampleStrips, Vec<Content>)>,
+) -> String {
     let last = &policy.snapshots()[policy.snapshots().len() - 1];
     let probabilities = last.operation_probabilities();
     let order = ranked(policy);
     let largest = order.first().map_or(1.0, |&first| probabilities[first]);
     let mut html = String::new();
     let strips = match strips {
-        Ok(strips) => {
+        Ok((strips, contents)) => {
+            html += &destroyed(&contents, probabilities);
             let _ = write!(html, "<p>Samples as they are:</p>{}", strips.plain);
-            Some(strips)
+            Some((strips, contents))
         }
         Err(error) => {
             let reason = escape(&error.to_string());
@@ -254,24 +317,52 @@ fn ranking(policy: &Policy, labels: &[String], strips: Result<SampleStrips>) -> 
         }
     };
     html += "<table><tr><th></th><th>operation</th><th>probability</th><th>to uniform</th>\
-             <th></th><th></th></tr>";
+             <th></th><th></th><th></th></tr>";
     for (rank, &operation) in order.iter().enumerate() {
         let probability = probabilities[operation];
         let _ = write!(
             html,
             "<tr><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{probability:.4}</td>\
              <td class=\"n\">{:.2}</td><td><span class=\"bar\" style=\"width:{:.0}px\"></span></td>\
-             <td>{}</td></tr>",
+             <td>{}</td><td>{}</td></tr>",
             rank + 1,
             escape(&labels[operation]),
             probability * labels.len() as f64,
             100.0 * probability / largest,
             strips
                 .as_ref()
-                .map_or("", |strips| &strips.operations[operation]),
+                .map_or("", |(strips, _)| &strips.operations[operation]),
+            strips
+                .as_ref()
+                .and_then(|(_, contents)| contents[operation].warning())
+                .map_or(String::new(), |text| format!("<strong>{text}</strong>")),
         );
     }
     html + "</table>"
+}
+
+/// Says how much of the policy goes to operations that leave little or nothing of an image.
+fn destroyed(contents: &[Content], probabilities: &[f64]) -> String {
+    let flagged: Vec<f64> = contents
+        .iter()
+        .zip(probabilities)
+        .filter(|(content, _)| content.warning().is_some())
+        .map(|(_, &probability)| probability)
+        .collect();
+    if flagged.is_empty() {
+        return "<p class=\"note\">No operation of this search space destroys the images: of each, \
+                most pixels still depend on the image.</p>"
+            .to_owned();
+    }
+    format!(
+        "<p><strong>{} of {} operations leave little or nothing of an image</strong> and hold {:.1}% of \
+         the probability; they are marked. An image without content has no class to learn: weight on \
+         such an operation acts like a smaller step, and labels that no longer fit. Take them out of \
+         the search space unless that is wanted.</p>",
+        flagged.len(),
+        contents.len(),
+        100.0 * flagged.iter().sum::<f64>(),
+    )
 }
 
 /// Entropy of probabilities as a share of the largest possible; 1 for a single choice.
@@ -359,21 +450,6 @@ fn losses(metrics: &[Metric]) -> String {
     )
 }
 
-fn command(record: &RunRecord) -> String {
-    let dataset = shell_word(&record.dataset.display().to_string());
-    let policy = shell_word(&record.output.display().to_string());
-    let serve = format!(
-        "ddas-loader serve {dataset} --name train --recipe cifar --policy {policy} \\\n    \
-         --epochs 200 --batch-size 128 --seed 0"
-    );
-    let python = "from ddas.torch import DataLoader\n\nfor images, targets in DataLoader(\"train\"):\n    ...";
-    format!(
-        "<pre>{}</pre><p>and in the training program:</p><pre>{}</pre>",
-        escape(&serve),
-        escape(python)
-    )
-}
-
 fn settings(record: &RunRecord) -> String {
     // A struct of plain values becomes an object of plain values.
     let fields = match serde_json::to_value(&record.settings) {
@@ -441,8 +517,9 @@ mod tests {
                 train_loss: 2.0,
                 validation_loss: 2.25,
                 validation_accuracy: Some(0.25),
-                idle_steps: 0,
+                idle_steps: 3,
                 seconds: 1.0,
+                joules: Some(1800.0),
             };
             metrics.write(&metric).unwrap();
         }
@@ -479,6 +556,13 @@ mod tests {
         assert!(!page.contains("http") && !page.contains("<link") && !page.contains("<script"));
         assert!(page.contains("--policy '/out/my policy.json'"));
         assert!(page.contains("Validation accuracy in the last epoch 25.0%"));
+        assert!(
+            page.contains("1 Wh of the machine"),
+            "two epochs of half a watt-hour"
+        );
+        assert!(page.contains("learned nothing in 6 steps"));
+        assert!(page.contains("<th>Ended</th><td>not yet;"));
+        assert!(page.contains("--recipe cifar "));
     }
 
     #[test]
@@ -500,6 +584,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no epoch"), "{error}");
+    }
+
+    #[test]
+    fn a_run_that_ended_early_says_why() {
+        let record = record(Path::new("/data/d.lmdb"));
+        let stopped = Metric::Stopped {
+            epoch: 2,
+            step: 7,
+            reason: "a training loss is NaN".to_owned(),
+        };
+        let text = ending(&record, &policy(), &[stopped]);
+        assert_eq!(
+            text,
+            "early, in epoch 3 after 7 steps: a training loss is NaN"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Search a policy for a dataset packed by `ddas-loader pack`.
     #[command(after_long_help = settings_help())]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Go on with a run that was stopped (from its last step) or killed (from its last epoch).
     Resume(ResumeArgs),
     /// Write a run's report anew.
@@ -73,7 +73,73 @@ pub(crate) struct RunArgs {
     pub(crate) seed: Option<u64>,
 
     #[command(flatten)]
+    pub(crate) ablations: AblationArgs,
+
+    #[command(flatten)]
     pub(crate) machine: MachineArgs,
+}
+
+/// Settings that are often changed, as flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AblationArgs {
+    /// What the network's convolutions compute in: f32 (the reference) or bf16 (processors and
+    /// GPUs that have it) [default: the preset's].
+    #[arg(long, value_name = "KIND")]
+    precision: Option<String>,
+
+    /// Keep the total probability at P instead of learning it.
+    #[arg(long, value_name = "P")]
+    fix_total_probability: Option<f64>,
+
+    /// Keep the operation probabilities uniform instead of learning them.
+    #[arg(long)]
+    fix_operation_probabilities: bool,
+
+    /// Epochs over which training smooths the total probability (F_s; 1 is off) [default: the
+    /// preset's].
+    #[arg(long, value_name = "EPOCHS")]
+    smoothing: Option<u32>,
+
+    /// Crop, flip and cutout of a sample's copies: shared by all, or each copy's own [default: the
+    /// preset's].
+    #[arg(long, value_name = "HOW", value_parser = ["shared", "own"])]
+    crops: Option<String>,
+
+    /// Policies drawn in a step, one augmented copy each (L-hat) [default: the preset's].
+    #[arg(long, value_name = "N")]
+    branches: Option<u32>,
+
+    /// Operations per augmented sample (N_o) [default: the search space's].
+    #[arg(long, value_name = "N")]
+    draws: Option<u32>,
+}
+
+impl AblationArgs {
+    /// The same as `--set` takes it.
+    pub(crate) fn settings(&self) -> Vec<String> {
+        let mut settings = Vec::new();
+        if let Some(precision) = &self.precision {
+            settings.push(format!("precision={precision}"));
+        }
+        if let Some(total) = self.fix_total_probability {
+            settings.push(format!("total_probability={total:?}"));
+            settings.push("learn_total_probability=false".to_owned());
+        }
+        if self.fix_operation_probabilities {
+            settings.push("learn_operation_probabilities=false".to_owned());
+        }
+        if let Some(crops) = &self.crops {
+            settings.push(format!("shared_crop={}", crops == "shared"));
+        }
+        for (key, value) in [
+            ("smoothing_window", self.smoothing),
+            ("branches", self.branches),
+            ("draws_per_sample", self.draws),
+        ] {
+            settings.extend(value.map(|value| format!("{key}={value}")));
+        }
+        settings
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,6 +247,33 @@ mod tests {
         assert_eq!(run.set, ["epochs=1", "branches=2"]);
         assert_eq!(run.machine.device, DeviceChoice::Cuda(1));
         assert_eq!(run.seed, Some(7));
+        assert!(run.ablations.settings().is_empty());
+    }
+
+    #[test]
+    fn ablations_are_settings() {
+        let args = Args::try_parse_from(
+            "ddas-search run c.lmdb --preset cifar10 --precision bf16 --fix-total-probability 0.6 \
+             --fix-operation-probabilities --smoothing 6 --crops shared --branches 1 --draws 3"
+                .split_whitespace(),
+        )
+        .unwrap();
+        let Command::Run(run) = args.command else {
+            panic!("another command")
+        };
+        let mut config = Config::preset("cifar10").unwrap();
+        for assignment in run.ablations.settings() {
+            config.set(&assignment).unwrap();
+        }
+        config.validate().unwrap();
+        assert_eq!(config.precision, ddas_search::Precision::Bf16);
+        assert!(!config.learn_total_probability && !config.learn_operation_probabilities);
+        assert!(config.shared_crop);
+        assert_eq!(
+            (config.total_probability, config.smoothing_window),
+            (0.6, 6)
+        );
+        assert_eq!((config.branches, config.draws_per_sample), (1, Some(3)));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use ddas_formats::{Dataset, SearchSpace};
 use ddas_search::{
-    Config, DeviceChoice, Ending, EpochReport, Metric, MetricsWriter, NetworkChoice, Observer,
-    ProxyData, RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
+    Config, DeviceChoice, Ending, EnergyMeter, EpochReport, Metric, MetricsWriter, NetworkChoice,
+    Observer, ProxyData, RunFolder, RunRecord, Search, StepReport, prepare_libtorch, write_report,
 };
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -88,6 +88,9 @@ fn resolve(args: &RunArgs) -> Result<Config> {
     for assignment in &args.set {
         config.set(assignment).map_err(Usage)?;
     }
+    for assignment in args.ablations.settings() {
+        config.set(&assignment).map_err(Usage)?;
+    }
     if let Some(space) = &args.search_space {
         config.search_space = space.clone();
     }
@@ -152,6 +155,7 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
             u64::from(first_epoch) * u64::from(steps) + u64::from(first_step),
         ),
         metrics: folder.append_metrics(first_epoch, first_step)?,
+        energy: EnergyMeter::start(),
         folder,
         record,
     };
@@ -216,6 +220,7 @@ fn policy_of(search: &Search, record: &RunRecord) -> Result<ddas_formats::Policy
 struct Recorder<'a> {
     progress: Progress,
     metrics: MetricsWriter,
+    energy: Option<EnergyMeter>,
     folder: &'a RunFolder,
     record: &'a RunRecord,
 }
@@ -229,7 +234,9 @@ impl Observer for Recorder<'_> {
 
     fn epoch(&mut self, search: &Search, report: &EpochReport) -> ddas_search::Result<()> {
         if let Some(snapshot) = search.snapshots().last() {
-            self.metrics.write(&Metric::epoch(report, snapshot))?;
+            let joules = self.energy.as_mut().map(EnergyMeter::joules);
+            self.metrics
+                .write(&Metric::epoch(report, snapshot, joules))?;
             let probabilities = snapshot.operation_probabilities();
             let strongest = (0..probabilities.len())
                 .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
