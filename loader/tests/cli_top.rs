@@ -3,7 +3,7 @@
 mod cli_support;
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cli_support::Sandbox;
 use rustix::process::Signal;
@@ -59,8 +59,10 @@ impl Terminal {
 
     /// Waits until `text` has been written to it.
     fn shows(&mut self, text: &str) {
+        let deadline = Instant::now() + LONG;
         while !self.seen.contains(text) {
-            let piece = self.output.recv_timeout(LONG);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let piece = self.output.recv_timeout(left);
             let piece = piece.unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.seen));
             self.seen.push_str(&String::from_utf8_lossy(&piece));
         }

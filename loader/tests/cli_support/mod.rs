@@ -299,8 +299,10 @@ fn follow(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, Receiver<Str
 
 fn wait_for(lines: &Receiver<String>, start: &str, arguments: &str) -> String {
     let mut seen = Vec::new();
+    // For a command that never stops printing other lines, too.
+    let deadline = Instant::now() + WATCHDOG;
     loop {
-        match lines.recv_timeout(WATCHDOG) {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) if line.starts_with(start) => return line,
             Ok(line) => seen.push(line),
             Err(error) => {
