@@ -2,6 +2,7 @@
 
     python examples/cifar/train.py train.lmdb test.lmdb --policy policy.json --network wrn-28-10 --run-dir run
     python examples/cifar/train.py train.lmdb test.lmdb --run-dir run --resume
+    python examples/cifar/train.py train.lmdb test.lmdb --network wrn-16-2 --subset 4000 --epochs 30 --amp --threads 2
 
 `--policy` is a policy file or the name of a built-in one (`randaugment`,
 `trivialaugment-wide`, ...: see `ddas.Policy.builtin`); without it, images are
@@ -12,7 +13,13 @@ wrn-40-2), gradients clipped at norm 5, Cutout 16: the paper's settings.
 `--run-dir` gets `checkpoint.pt` after every epoch and `result.json` at the end.
 A resumed run sees the very batches that the stopped one would have seen.
 `--amp` computes in bfloat16 where that pays: on CPUs with AMX or AVX512-BF16
-and on GPUs from Ampere on.
+and on GPUs from Ampere on. Memory is channels-last, and algorithms are
+deterministic: a run with the same settings, number of threads included, on the
+same machine ends in the same weights.
+
+`--subset N` trains on about N samples, drawn from all by `--subset-seed` and a
+hash of the sample's number. Recipes were made for the whole: with a few
+thousand samples, smaller batches and more epochs learn more.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +40,7 @@ import ddas
 from ddas.torch import DataLoader
 
 WEIGHT_DECAY = {"wrn-40-2": 2e-4}
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class Block(nn.Module):
@@ -88,11 +97,30 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, amp: bo
     return correct / count
 
 
-def train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """A whole training run; what it came to."""
+def subset_of(dataset: str, samples: int | None, seed: int) -> dict[str, Any]:
+    """What to ask the loader for, so that it takes about `samples` of the dataset's samples."""
+    if samples is None:
+        return {}
+    with ddas.Loader(dataset, recipe="cifar-eval", epochs=1, batch_size=1, environment=False) as loader:
+        available = loader.info.samples
+    if not 0 < samples < available:
+        raise SystemExit(f"--subset {samples}: expected 1 to {available - 1}, {dataset} has {available} samples")
+    # The loader tells two parts of a dataset apart, for training and validation; the subset is the second.
+    return {"split": "validation", "validation_fraction": samples / available, "split_seed": seed}
+
+
+def deterministic() -> None:
+    """The same numbers from the same seed, on GPUs as well."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def train(arguments: argparse.Namespace, after_epoch: Callable[[int, str], None]) -> dict[str, Any]:
+    """A whole training run; what it came to. `after_epoch` gets the number of epochs done, and a line about the last."""
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    deterministic()
     torch.manual_seed(arguments.seed)
     shared = {"threads": arguments.threads or None, "dtype": "f32", "layout": "nhwc"}
     loader = DataLoader(
@@ -105,7 +133,9 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         last="drop",
         device=device,
         **shared,
+        **subset_of(arguments.train, arguments.subset, arguments.subset_seed),
     )
+    steps_per_epoch = loader.info.steps_per_epoch
     test = DataLoader(
         arguments.test, recipe="cifar-eval", epochs=1, batch_size=256, repeat=True, device=device, environment=False, **shared
     )
@@ -114,8 +144,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     if weight_decay is None:
         weight_decay = WEIGHT_DECAY.get(arguments.network, 5e-4)
     optimizer = torch.optim.SGD(model.parameters(), arguments.lr, 0.9, nesterov=True, weight_decay=weight_decay)
-    steps = arguments.epochs * loader.info.steps_per_epoch
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.epochs * steps_per_epoch)
 
     checkpoint = arguments.run_dir / "checkpoint.pt" if arguments.run_dir else None
     history: list[dict[str, float]] = []
@@ -130,11 +159,11 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
 
     for epoch in range(len(history), arguments.epochs):
-        begun = time.perf_counter()
+        begun = told = time.perf_counter()
         loader.set_epoch(epoch)
         model.train()
         total = torch.zeros((), device=device)
-        for images, targets in loader:
+        for step, (images, targets) in enumerate(loader, 1):
             images = images.permute(0, 3, 1, 2)  # NHWC in memory: channels-last, without a copy
             with torch.autocast(device.type, torch.bfloat16, enabled=arguments.amp):
                 loss = F.cross_entropy(model(images), targets)
@@ -144,7 +173,11 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
             optimizer.step()
             schedule.step()
             total += loss.detach()
-        mean = float(total) / loader.info.steps_per_epoch
+            if time.perf_counter() - told > SECONDS_BETWEEN_LINES and step < steps_per_epoch:
+                told = time.perf_counter()
+                loss_so_far = float(total) / step
+                print(f"epoch {epoch + 1}/{arguments.epochs} step {step}/{steps_per_epoch}: loss {loss_so_far:.4f}", flush=True)
+        mean = float(total) / steps_per_epoch
         if mean != mean:
             raise SystemExit(f"epoch {epoch}: the loss is NaN; lower --lr")
         line = {"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - begun}
@@ -152,12 +185,12 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
             line["accuracy"] = evaluate(model, Channels(test), device, arguments.amp)
         history.append(line)
         accuracy = f", test accuracy {100 * line['accuracy']:.2f}%" if "accuracy" in line else ""
-        print(f"epoch {epoch + 1}/{arguments.epochs}: loss {mean:.4f}{accuracy}, {line['seconds']:.1f} s", flush=True)
         if checkpoint:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "loader": loader}
             temporary = checkpoint.with_suffix(".tmp")
             torch.save({name: part.state_dict() for name, part in parts.items()} | {"history": history}, temporary)
             temporary.replace(checkpoint)
+        after_epoch(epoch + 1, f"epoch {epoch + 1}/{arguments.epochs}: loss {mean:.4f}{accuracy}, {line['seconds']:.1f} s")
     loader.close()
     test.close()
     result = {
@@ -165,6 +198,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         "policy": arguments.policy,
         "seed": arguments.seed,
         "epochs": arguments.epochs,
+        "samples_per_epoch": steps_per_epoch * arguments.batch_size,
         "accuracy": history[-1]["accuracy"],
         "seconds": sum(line["seconds"] for line in history),
     }
@@ -194,6 +228,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=128, help="default 128")
     parser.add_argument("--lr", type=float, default=0.1, help="learning rate at the start (default 0.1)")
     parser.add_argument("--weight-decay", type=float, help="default 5e-4, for wrn-40-2 2e-4")
+    parser.add_argument("--subset", type=int, metavar="N", help="train on about N samples (default: on all)")
+    parser.add_argument("--subset-seed", type=int, default=0, help="which samples a subset has (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16")
     parser.add_argument("--device", help="cpu, cuda, cuda:N (default: cuda where there is one)")
@@ -205,5 +241,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    found = train(parser().parse_args())
+    found = train(parser().parse_args(), lambda _, line: print(line, flush=True))
     print(f"test accuracy {100 * found['accuracy']:.2f}% after {found['epochs']} epochs, {found['seconds']:.0f} s of training")

@@ -93,18 +93,62 @@ def test_imagenet_trains_and_a_resumed_run_ends_in_the_same_weights(
     assert "top-5 100.00%" in output
 
 
-def test_compare_prints_a_table_and_keeps_finished_runs(loader_binary: Path, tiny: Path, tmp_path: Path) -> None:
-    compare = [
-        EXAMPLES / "compare.py", tiny, tiny, *SMALL, "--epochs", 1, "--seeds", 0, 1, "--methods", "baseline", "randaugment",
-        "--out", tmp_path,
-    ]  # fmt: skip
-    twice = "import runpy, sys; sys.argv.pop(0)\nfor _ in range(2): print('##'); runpy.run_path(sys.argv[0], run_name='__main__')"
-    _, first, second = run_example(loader_binary, "-c", twice, *compare).split("##")
-    assert "| policy | test error, % | seeds | per seed |" in first
-    rows = [line for line in first.splitlines() if line.startswith(("| baseline |", "| randaugment |"))]
+COMPARE = """
+import json, runpy, sys
+from pathlib import Path
+
+program, folder, arguments = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+replace = Path.replace
+
+def run(*more):
+    print("##", *more)
+    sys.argv = [program, *arguments, "--out", str(folder), *more]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except KeyboardInterrupt:
+        print("stopped")
+
+def stop_at_third_checkpoint(self, target):
+    replace(self, target)
+    written.append(target)
+    if sum(path.name == "checkpoint.pt" for path in written) == 3:
+        raise KeyboardInterrupt
+
+written = []
+Path.replace = stop_at_third_checkpoint
+run()
+Path.replace = replace
+run()
+run()
+(folder / "mine.json").write_text((folder / "mine.json").read_text().replace('"total_probability": 0.5', '"total_probability": 0.25'))
+run()
+"""
+
+
+def test_compare_prints_a_table_and_repeats_no_finished_epoch(loader_binary: Path, tiny: Path, tmp_path: Path) -> None:
+    operations = '{"name": "mine", "draws_per_sample": 1, "operations": [{"kind": "Identity"}, {"kind": "Invert"}]}'
+    (tmp_path / "mine.json").write_text(
+        f'{{"format": "ddas-policy", "version": 1, "search_space": {operations}, '
+        '"snapshots": [{"total_probability": 0.5, "operation_probabilities": [0.5, 0.5]}]}'
+    )
+    output = run_example(
+        loader_binary, "-c", COMPARE, EXAMPLES / "compare.py", tmp_path, tiny, tiny, *SMALL, "--epochs", 2, "--seeds", 0, 1,
+        "--methods", "baseline", "ddas", "--ddas", tmp_path / "mine.json", "--subset", 72, "--amp",
+    )  # fmt: skip
+    stopped, resumed, again, changed = output.split("##")[1:]
+    # Stopped when the third epoch of eight was written and not yet told of.
+    assert "4 runs, 0 of them" in stopped and stopped.count("epoch") == 2 and "stopped" in stopped
+    assert "4 runs, 1 of them" in resumed and "run 1/3, ddas-mine, seed 0: epoch 2/2" in resumed
+    assert "ddas-mine, seed 0: epoch 1/2" not in resumed and "to the end" in resumed
+    rows = [line for line in resumed.splitlines() if line.startswith(("| baseline |", "| ddas-mine |"))]
     assert len(rows) == 2 and all("±" in row and "| 2 |" in row for row in rows)
-    assert "epoch 1/1" in first and "epoch 1/1" not in second
-    assert rows == [line for line in second.splitlines() if line in rows]
+    assert "of 64 samples" in resumed and "bfloat16" in resumed
+    assert "4 runs, 4 of them" in again and "epoch 1/2" not in again and all(row in again for row in rows)
+    assert rows[0] in (tmp_path / "table.md").read_text()
+    # Another policy under the same name is another run, as far as the policy goes.
+    assert "4 runs, 2 of them" in changed and changed.count("epoch 1/2") == 2 and rows[0] in changed
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert [run["method"] for run in runs] == ["baseline", "ddas-mine"] * 2 + ["ddas-mine"] * 2
 
 
 HELP = """
