@@ -49,8 +49,8 @@ mod small_file;
 
 pub use builtin::{Builtin, BuiltinOptions};
 pub use dataset::{
-    DamagedSample, Dataset, DatasetReader, DatasetWriter, Manifest, Packed, Sample, VerifyReport,
-    verify,
+    DamagedSample, Dataset, DatasetReader, DatasetWriter, Located, Manifest, Packed, Sample,
+    VerifyReport, verify,
 };
 pub use entry::{Argument, Candidate, Distribution, Entry, Round, Step, Steps, Variation};
 pub use error::{Error, Result};

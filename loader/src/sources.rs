@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddas_formats::{Dataset, DatasetReader, Manifest, Sample};
+use ddas_formats::{Dataset, DatasetReader, Located, Manifest, Sample};
 
 use crate::error::{Error, Result};
 
@@ -141,6 +141,13 @@ impl From<Dataset> for Sources {
     }
 }
 
+/// A sample found in one of the datasets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocatedSample {
+    number: usize,
+    located: Located,
+}
+
 /// Reads the samples of [`Sources`] in any order.
 #[derive(Clone, Debug)]
 pub struct SourcesReader {
@@ -156,5 +163,28 @@ impl SourcesReader {
     pub fn get(&self, index: u64) -> ddas_formats::Result<Sample<'_>> {
         let number = self.sources.number_of(index);
         self.readers[number].get(index - self.sources.firsts[number])
+    }
+
+    /// Finds the sample `index` without reading it, as [`DatasetReader::locate`].
+    ///
+    /// # Errors
+    /// As [`DatasetReader::locate`].
+    pub(crate) fn locate(&self, index: u64) -> ddas_formats::Result<LocatedSample> {
+        let number = self.sources.number_of(index);
+        let located = self.readers[number].locate(index - self.sources.firsts[number])?;
+        Ok(LocatedSample { number, located })
+    }
+
+    /// As [`DatasetReader::prefetch`].
+    pub(crate) fn prefetch(&self, sample: &LocatedSample) {
+        self.readers[sample.number].prefetch(&sample.located);
+    }
+
+    /// As [`SourcesReader::get`] for a sample that these sources located.
+    ///
+    /// # Errors
+    /// As [`DatasetReader::get_located`].
+    pub(crate) fn get_located(&self, sample: &LocatedSample) -> ddas_formats::Result<Sample<'_>> {
+        self.readers[sample.number].get_located(&sample.located)
     }
 }

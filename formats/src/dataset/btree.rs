@@ -135,76 +135,118 @@ pub(super) struct Place {
     pub(super) own_pages: bool,
 }
 
-/// Finds the value under `key`, reading one page per level of the tree.
+/// Where the value under `key` lies: [`find`] and [`Entry::place`] in one.
+///
+/// # Errors
+/// As theirs.
+pub(super) fn look_up(file: &[u8], meta: &Meta, key: u64) -> Checked<Option<Place>> {
+    find(file, meta, key)?
+        .map(|entry| entry.place(file, meta))
+        .transpose()
+}
+
+/// A value whose node was found in its leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// The value follows the node.
+    InLeaf(Place),
+    /// It has pages of its own, which nobody has looked at yet.
+    OwnPages {
+        /// Number of the first of them.
+        first: u64,
+        /// Bytes of the value.
+        len: usize,
+    },
+}
+
+/// Finds the value under `key`, reading one page per level of the tree, but not the value's own pages.
 ///
 /// # Errors
 /// Names the page and what about it is impossible. `Ok(None)`: the tree is sound on the way down
 /// and does not hold the key.
-pub(super) fn find(file: &[u8], meta: &Meta, key: [u8; 8]) -> Checked<Option<Place>> {
+pub(super) fn find(file: &[u8], meta: &Meta, key: u64) -> Checked<Option<Entry>> {
     let Some(mut number) = meta.root else {
         return Ok(None);
     };
     for _ in 1..meta.depth {
         let page = Page::read(file, meta, number, BRANCH)?;
-        // The first key of a branch is empty and stands for "before everything".
-        let position = page.partition_point(1, |node_key| node_key <= &key)?;
-        number = page.node(position - 1)?.child();
+        number = page.node(page.child_with(key)?)?.child();
     }
     let page = Page::read(file, meta, number, LEAF)?;
-    let position = page.partition_point(0, |node_key| node_key < &key)?;
-    if position == page.nodes {
-        return Ok(None);
+    match page.node_of(key)? {
+        Some(node) => Entry::of(file, &page, &node).map(Some),
+        None => Ok(None),
     }
-    let node = page.node(position)?;
-    if node.key != key {
-        return Ok(None);
-    }
-    value_of(file, meta, &page, &node).map(Some)
 }
 
-/// Where the value of a leaf's node lies.
-fn value_of(file: &[u8], meta: &Meta, page: &Page<'_>, node: &Node<'_>) -> Checked<Place> {
-    let number = page.number;
-    let len = node.size as usize;
-    match node.flags {
-        0 => {
-            let start = node.data_at;
-            if len > page.end().saturating_sub(start) {
-                return Err(format!(
-                    "page {number}: value of {len} bytes runs over the end of the page"
-                ));
+impl Entry {
+    /// What a leaf's node says of its value.
+    fn of(file: &[u8], page: &Page<'_>, node: &Node<'_>) -> Checked<Entry> {
+        let number = page.number;
+        let len = node.size as usize;
+        match node.flags {
+            0 => {
+                let start = node.data_at;
+                if len > page.end().saturating_sub(start) {
+                    return Err(format!(
+                        "page {number}: value of {len} bytes runs over the end of the page"
+                    ));
+                }
+                Ok(Entry::InLeaf(Place {
+                    start,
+                    len,
+                    own_pages: false,
+                }))
             }
-            Ok(Place {
-                start,
+            BIG_DATA => Ok(Entry::OwnPages {
+                first: u64_at(file, node.data_at)?,
                 len,
-                own_pages: false,
-            })
+            }),
+            flags => Err(format!(
+                "page {number}: node with flags {flags:#x}; a dataset has plain values only"
+            )),
         }
-        BIG_DATA => {
-            let first = u64_at(file, node.data_at)?;
-            let overflow = Page::at(file, meta, first, OVERFLOW)?;
-            let pages = u64::from(u32_at(overflow.bytes, LOWER_AT)?);
-            // In range: `Page::at` has checked `first`, and the file holds every page up to the last.
-            if pages == 0 || pages > meta.last_page - first + 1 {
-                return Err(format!(
-                    "overflow page {first} claims {pages} pages; the last page is {}",
-                    meta.last_page
-                ));
-            }
-            if len as u64 > pages * u64::from(meta.page_size) - PAGE_HEADER as u64 {
-                return Err(format!(
-                    "value of {len} bytes on {pages} overflow pages from {first}: too large for them"
-                ));
-            }
-            Ok(Place {
-                start: overflow.start + PAGE_HEADER,
-                len,
-                own_pages: true,
-            })
+    }
+
+    /// Where the value lies, after a look at the head of its own pages.
+    ///
+    /// # Errors
+    /// Names the page and what about it is impossible.
+    pub(super) fn place(self, file: &[u8], meta: &Meta) -> Checked<Place> {
+        let (first, len) = match self {
+            Entry::InLeaf(place) => return Ok(place),
+            Entry::OwnPages { first, len } => (first, len),
+        };
+        let overflow = Page::at(file, meta, first, OVERFLOW)?;
+        let pages = u64::from(u32_at(overflow.bytes, LOWER_AT)?);
+        // In range: `Page::at` has checked `first`, and the file holds every page up to the last.
+        if pages == 0 || pages > meta.last_page - first + 1 {
+            return Err(format!(
+                "overflow page {first} claims {pages} pages; the last page is {}",
+                meta.last_page
+            ));
         }
-        flags => Err(format!(
-            "page {number}: node with flags {flags:#x}; a dataset has plain values only"
-        )),
+        if len as u64 > pages * u64::from(meta.page_size) - PAGE_HEADER as u64 {
+            return Err(format!(
+                "value of {len} bytes on {pages} overflow pages from {first}: too large for them"
+            ));
+        }
+        Ok(Place {
+            start: overflow.start + PAGE_HEADER,
+            len,
+            own_pages: true,
+        })
+    }
+
+    /// The bytes of the file to read for it, if its leaf says the truth.
+    pub(super) fn extent(self, meta: &Meta) -> (usize, usize) {
+        match self {
+            Entry::InLeaf(place) => (place.start, place.len),
+            Entry::OwnPages { first, len } => {
+                let start = first.saturating_mul(u64::from(meta.page_size)) as usize;
+                (start, len.saturating_add(PAGE_HEADER))
+            }
+        }
     }
 }
 
@@ -261,7 +303,7 @@ fn scan_below(
                 "page {number}: node {position} is not that of sample {next}"
             ));
         }
-        visit(*next, value_of(file, meta, &page, &node)?)?;
+        visit(*next, Entry::of(file, &page, &node)?.place(file, meta)?)?;
         *next += 1;
     }
     Ok(())
@@ -286,6 +328,11 @@ struct Node<'a> {
 impl Node<'_> {
     fn child(&self) -> u64 {
         u64::from(self.flags) << 32 | u64::from(self.size)
+    }
+
+    /// Its key, if it is one of 8 bytes.
+    fn number(&self) -> Option<u64> {
+        self.key.as_array().copied().map(u64::from_be_bytes)
     }
 }
 
@@ -357,6 +404,49 @@ impl<'a> Page<'a> {
         })
     }
 
+    /// Position of the child of a branch below which `key` is to be found.
+    fn child_with(&self, key: u64) -> Checked<usize> {
+        // Leaves written in order hold equally many keys each, all but the last: then the position is known.
+        if self.nodes > 3
+            && let (Some(second), Some(third)) = (self.node(1)?.number(), self.node(2)?.number())
+            && second <= key
+            && let Some(children) = (key - second).checked_div(third.saturating_sub(second))
+            && children < self.nodes as u64 - 2
+        {
+            let guess = 1 + children as usize;
+            let is_before = |number: Option<u64>| number.is_some_and(|number| number <= key);
+            let is_behind = |number: Option<u64>| number.is_some_and(|number| number > key);
+            if is_before(self.node(guess)?.number()) && is_behind(self.node(guess + 1)?.number()) {
+                return Ok(guess);
+            }
+        }
+        let key = key.to_be_bytes();
+        // The first key of a branch is empty and stands for "before everything".
+        let position = self.partition_point(1, |node_key| node_key <= &key)?;
+        Ok(position - 1)
+    }
+
+    /// The node of `key` in a leaf.
+    fn node_of(&self, key: u64) -> Checked<Option<Node<'a>>> {
+        // Keys written in order are consecutive numbers: then the position is known.
+        if let Some(first) = self.node(0)?.number()
+            && let Some(guess) = key.checked_sub(first)
+            && guess < self.nodes as u64
+        {
+            let node = self.node(guess as usize)?;
+            if node.number() == Some(key) {
+                return Ok(Some(node));
+            }
+        }
+        let key = key.to_be_bytes();
+        let position = self.partition_point(0, |node_key| node_key < &key)?;
+        if position == self.nodes {
+            return Ok(None);
+        }
+        let node = self.node(position)?;
+        Ok((node.key == key).then_some(node))
+    }
+
     /// First position in `from..nodes` whose key does not satisfy `before`.
     fn partition_point(&self, from: usize, before: impl Fn(&[u8]) -> bool) -> Checked<usize> {
         let (mut low, mut high) = (from, self.nodes);
@@ -393,170 +483,4 @@ fn u64_at(bytes: &[u8], at: usize) -> Checked<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use heed::types::Bytes;
-    use heed::{CommitOrAbort, Database, EnvFlags, EnvOpenOptions, PutFlags};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Writes values of the given lengths through LMDB, and gives the file's bytes and LMDB's own answers.
-    #[allow(unsafe_code)]
-    fn written_by_lmdb(lengths: &[usize], per_transaction: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut options = EnvOpenOptions::new();
-        options.map_size(64 << 20);
-        // SAFETY: the folder is this test's own; nothing else opens or changes the file.
-        let env = unsafe {
-            options
-                .flags(EnvFlags::NO_SYNC | EnvFlags::NO_LOCK)
-                .open(folder.path())
-        }
-        .unwrap();
-        let database: Database<Bytes, Bytes> = env
-            .create_databases_and_commit(env.write_txn().unwrap(), |opener, txn| {
-                opener
-                    .create_database(txn, None)
-                    .map(CommitOrAbort::<_, ()>::Commit)
-            })
-            .unwrap()
-            .unwrap_commit();
-        let mut txn = env.write_txn().unwrap();
-        for (index, &length) in lengths.iter().enumerate() {
-            if index % per_transaction == 0 {
-                txn.commit().unwrap();
-                txn = env.write_txn().unwrap();
-            }
-            let value: Vec<u8> = (0..length).map(|at| (at + index * 7) as u8).collect();
-            database
-                .put_with_flags(
-                    &mut txn,
-                    PutFlags::APPEND,
-                    &(index as u64).to_be_bytes(),
-                    &value,
-                )
-                .unwrap();
-        }
-        txn.commit().unwrap();
-        let txn = env.read_txn().unwrap();
-        let values = (0..lengths.len() as u64)
-            .map(|index| {
-                database
-                    .get(&txn, &index.to_be_bytes())
-                    .unwrap()
-                    .unwrap()
-                    .to_vec()
-            })
-            .collect();
-        drop(txn);
-        env.force_sync().unwrap();
-        env.prepare_for_closing().wait();
-        (
-            std::fs::read(folder.path().join("data.mdb")).unwrap(),
-            values,
-        )
-    }
-
-    fn same_as_lmdb(lengths: &[usize], per_transaction: usize) -> u16 {
-        let (file, values) = written_by_lmdb(lengths, per_transaction);
-        let meta = Meta::read(&file).unwrap();
-        assert_eq!(meta.entries, lengths.len() as u64);
-        for (index, value) in values.iter().enumerate() {
-            let place = find(&file, &meta, (index as u64).to_be_bytes())
-                .unwrap()
-                .unwrap();
-            assert_eq!(
-                &file[place.start..place.start + place.len],
-                value,
-                "value {index}"
-            );
-        }
-        let mut scanned = Vec::new();
-        scan(&file, &meta, &mut |index, place| {
-            assert_eq!(index, scanned.len() as u64);
-            scanned.push(file[place.start..place.start + place.len].to_vec());
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(scanned, values);
-        for absent in [lengths.len() as u64, lengths.len() as u64 + 1, u64::MAX] {
-            assert_eq!(find(&file, &meta, absent.to_be_bytes()), Ok(None));
-        }
-        meta.depth
-    }
-
-    #[test]
-    fn trees_of_several_levels_read_as_lmdb_reads_them() {
-        assert_eq!(same_as_lmdb(&[], 1), 0);
-        assert_eq!(same_as_lmdb(&[100], 1), 1);
-        assert_eq!(same_as_lmdb(&[900; 600], 50), 2);
-        assert_eq!(same_as_lmdb(&[1200; 3000], 1000), 3);
-        // Around the largest value that stays in its leaf page, and around whole pages.
-        let edges: Vec<usize> = (1990..2050)
-            .chain(4070..4090)
-            .chain([0, 1, 8176, 8177, 100_000])
-            .collect();
-        same_as_lmdb(&edges, 7);
-    }
-
-    #[test]
-    fn only_a_whole_lmdb_file_is_accepted() {
-        let (file, _) = written_by_lmdb(&[500; 40], 10);
-        assert!(Meta::read(b"").unwrap_err().contains("cut short: 0 bytes"));
-        assert!(Meta::read(&file[..4096]).unwrap_err().contains("cut short"));
-        assert!(
-            Meta::read(&[7; 9000])
-                .unwrap_err()
-                .contains("not an LMDB file")
-        );
-        let used = (Meta::read(&file).unwrap().last_page as usize + 1) * 4096;
-        assert!(Meta::read(&file[..used]).is_ok());
-        assert!(
-            Meta::read(&file[..used - 1])
-                .unwrap_err()
-                .contains("cut short: the file has")
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20))]
-        #[test]
-        fn any_lengths_read_as_lmdb_reads_them(
-            lengths in proptest::collection::vec(prop_oneof![0..100usize, 0..3000usize, 0..20_000usize], 0..80),
-            per_transaction in 1..40usize,
-        ) {
-            same_as_lmdb(&lengths, per_transaction);
-        }
-    }
-
-    proptest! {
-        /// Damaged trees: every look-up ends, without a panic, inside the file.
-        #[test]
-        fn damage_is_an_error_or_another_place_never_more(
-            damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..40),
-        ) {
-            static FILE: std::sync::LazyLock<Vec<u8>> =
-                std::sync::LazyLock::new(|| written_by_lmdb(&[40, 3000, 200].repeat(150), 60).0);
-            let mut file = FILE.clone();
-            for (at, byte) in damage {
-                // Page headers, slots and node headers are where it hurts.
-                let at = at.index(file.len() / 8);
-                let at = at / 512 * 4096 + at % 512;
-                file[at] = byte;
-            }
-            let Ok(meta) = Meta::read(&file) else { return Ok(()) };
-            let mut count = 0;
-            let scanned = scan(&file, &meta, &mut |_, place| {
-                count += 1;
-                assert!(place.start + place.len <= file.len());
-                Ok(())
-            });
-            prop_assert!(scanned.is_err() || count == meta.entries);
-            for index in 0..450u64 {
-                if let Ok(Some(place)) = find(&file, &meta, index.to_be_bytes()) {
-                    prop_assert!(place.start + place.len <= file.len());
-                }
-            }
-        }
-    }
-}
+mod tests;

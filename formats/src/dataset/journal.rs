@@ -250,7 +250,7 @@ impl Committed {
         for index in 0..meta.entries {
             let key = index.to_be_bytes();
             let damaged = |reason| refuse(format!("sample {index} is damaged: {reason}"));
-            let place = btree::find(&map, &meta, key)
+            let place = btree::look_up(&map, &meta, index)
                 .and_then(|place| place.ok_or_else(|| "its key is not in the tree".into()))
                 .map_err(damaged)?;
             let value = map

@@ -82,7 +82,7 @@ impl Dataset {
             usize::try_from(bytes).map_err(|_| Error::file(&data, "too large for this machine"))?;
         // SAFETY: a finished dataset is never modified in place: the writer works in another folder and replaces this
         // one as a whole, which leaves an existing map on the old file. A user who cuts the file short
-        // while it is mapped gets a bus error, as with any map; `get` asks the kernel first where it can.
+        // while it is mapped gets a bus error, as with any map; for large records `get` asks the kernel first.
         let map = unsafe { MmapOptions::new().len(length).map(&file) }.map_err(Error::io(&data))?;
         // Samples are read in shuffled order: what follows one is not worth reading ahead. Only a hint.
         let _ = map.advise(Advice::Random);
@@ -147,6 +147,34 @@ impl Dataset {
     }
 }
 
+/// Of larger samples only the beginning is prefetched: processors keep but a few requests waiting, and read on by
+/// themselves.
+const PREFETCHED: usize = 8 << 10;
+
+/// Records of at most so many bytes come by page faults: one at most for each page, and none once they are there. Asking
+/// the kernel costs more than that, and costs it each time.
+const FAULTED: usize = 8 << 10;
+
+/// A sample that was found, but not read: of the dataset whose reader [located](DatasetReader::locate) it.
+#[derive(Clone, Copy, Debug)]
+pub struct Located {
+    index: u64,
+    entry: btree::Entry,
+}
+
+/// Asks for the cache lines of `bytes`.
+#[allow(unsafe_code)]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which faults nowhere; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 /// Reads the samples of a [`Dataset`] in any order.
 #[derive(Clone, Debug)]
 pub struct DatasetReader {
@@ -160,9 +188,68 @@ impl DatasetReader {
     /// [`Error::NoSuchSample`] when `index` is not below the number of samples; [`Error::DamagedSample`], naming
     /// dataset and index, when any byte of it or of the tree above it is not as it was written.
     pub fn get(&self, index: u64) -> Result<Sample<'_>> {
-        let key = index.to_be_bytes();
-        let value = self.value(index)?;
-        record::decode(key, value).map_err(|reason| self.damaged(index, reason))
+        self.get_located(&self.locate(index)?)
+    }
+
+    /// Finds the sample `index` without reading it, which takes the first half of [`get`](DatasetReader::get)'s time.
+    /// Whoever knows which samples come next locates them, [prefetches](DatasetReader::prefetch) each a little ahead, and
+    /// then gets them out of the cache: memory is read while the samples before them are worked on.
+    ///
+    /// ```
+    /// # use ddas_formats::{Dataset, DatasetWriter, Encoding, Packed};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("two.lmdb");
+    /// # let mut writer = DatasetWriter::create(&path, false)?;
+    /// # writer.append(0, Encoding::Raw, 2, 1, &[9; 6])?;
+    /// # writer.append(0, Encoding::Raw, 2, 1, &[7; 6])?;
+    /// # writer.finish(vec!["grey".into()], Packed::default())?;
+    /// let reader = Dataset::open(&path)?.reader()?;
+    /// let next = reader.locate(1)?;
+    /// reader.prefetch(&next);
+    /// // .. work on sample 0 ..
+    /// assert_eq!(reader.get_located(&next)?, reader.get(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](DatasetReader::get) for the index and the tree.
+    pub fn locate(&self, index: u64) -> Result<Located> {
+        let Inner {
+            meta,
+            map,
+            manifest,
+            ..
+        } = &*self.dataset.inner;
+        if index >= manifest.samples {
+            return Err(Error::NoSuchSample {
+                dataset: self.dataset.inner.path.clone(),
+                index,
+                samples: manifest.samples,
+            });
+        }
+        let entry = btree::find(map, meta, index)
+            .map_err(|reason| self.damaged(index, reason))?
+            .ok_or_else(|| self.damaged(index, "its key is not in the tree".into()))?;
+        Ok(Located { index, entry })
+    }
+
+    /// Has the processor fetch the bytes of a small sample into its cache, and does not wait. Of a larger one it
+    /// fetches the beginning: the rest comes as it is read.
+    pub fn prefetch(&self, located: &Located) {
+        let Inner { meta, map, .. } = &*self.dataset.inner;
+        let (start, len) = located.entry.extent(meta);
+        let end = start.saturating_add(len.min(PREFETCHED)).min(map.len());
+        prefetch(map.get(start..end).unwrap_or_default());
+    }
+
+    /// As [`get`](DatasetReader::get) for a sample that this dataset [located](DatasetReader::locate).
+    ///
+    /// # Errors
+    /// [`Error::DamagedSample`] as [`get`](DatasetReader::get).
+    pub fn get_located(&self, located: &Located) -> Result<Sample<'_>> {
+        let value = self.located_value(located)?;
+        record::decode(located.index.to_be_bytes(), value)
+            .map_err(|reason| self.damaged(located.index, reason))
     }
 
     /// Calls `visit` with number and label of every sample, in order: the label that its record has in the header. The
@@ -202,36 +289,22 @@ impl DatasetReader {
 
     /// The record of `index`, unchecked.
     fn value(&self, index: u64) -> Result<&[u8]> {
-        let place = self.place(index)?;
-        if place.own_pages {
+        self.located_value(&self.locate(index)?)
+    }
+
+    fn located_value(&self, &Located { index, entry }: &Located) -> Result<&[u8]> {
+        let Inner { meta, map, .. } = &*self.dataset.inner;
+        let place = entry
+            .place(map, meta)
+            .map_err(|reason| self.damaged(index, reason))?;
+        if place.own_pages && place.len > FAULTED {
             self.fetch(index, place.start, place.len)?;
         }
-        let map = &self.dataset.inner.map;
         map.get(place.start..place.start + place.len)
             .ok_or_else(|| self.damaged(index, "its record lies beyond the file".into()))
     }
 
-    /// Where the record of `index` lies.
-    fn place(&self, index: u64) -> Result<btree::Place> {
-        let Inner {
-            meta,
-            map,
-            manifest,
-            ..
-        } = &*self.dataset.inner;
-        if index >= manifest.samples {
-            return Err(Error::NoSuchSample {
-                dataset: self.dataset.inner.path.clone(),
-                index,
-                samples: manifest.samples,
-            });
-        }
-        btree::find(map, meta, index.to_be_bytes())
-            .map_err(|reason| self.damaged(index, reason))?
-            .ok_or_else(|| self.damaged(index, "its key is not in the tree".into()))
-    }
-
-    /// Brings the pages of a record into memory in one request. It saves a page fault, and on a cold disk a
+    /// Brings the pages of a large record into memory in one request. It saves a page fault, and on a cold disk a
     /// read, for each 4 KiB, and turns a failing disk into an error instead of a bus error.
     fn fetch(&self, index: u64, start: usize, len: usize) -> Result<()> {
         use rustix::io::Errno;

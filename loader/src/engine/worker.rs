@@ -13,7 +13,7 @@ use super::{HEARTBEAT, Run};
 use crate::check::panic_message;
 use crate::error::{Error, Result};
 use crate::plan::{BatchPart, Position};
-use crate::sources::SourcesReader;
+use crate::sources::{LocatedSample, SourcesReader};
 
 /// Works until no batch is left or the run has failed.
 pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
@@ -50,14 +50,69 @@ pub(super) fn work<S: BatchSlot>(run: &Run<'_, S>) -> Result<()> {
     Ok(())
 }
 
+/// Most samples of a claim; even, for pairs.
+const MOST_CLAIMED: usize = 16;
+
+/// So many samples before its turn a sample is fetched into the cache.
+const PREFETCH_DISTANCE: usize = 2;
+
 /// Samples a worker takes at once: a quarter of its fair share, so that no worker ends much later than another, and
-/// at most 16, so that a slow sample does not hold many back. Samples that are mixed are taken in pairs.
+/// not too many, so that a slow sample does not hold many back. Samples that are mixed are taken in pairs.
 fn claim_size(samples: usize, threads: usize, pairs: bool) -> usize {
-    let fair = (samples / (threads * 4)).clamp(1, 16);
+    let fair = (samples / (threads * 4)).clamp(1, MOST_CLAIMED);
     if pairs {
         fair.next_multiple_of(2)
     } else {
         fair
+    }
+}
+
+/// A sample to be made.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    index: u64,
+    /// Where it lies, if somebody has looked.
+    found: Option<&'a LocatedSample>,
+    /// A later one, to be fetched into the cache meanwhile.
+    later: Option<&'a LocatedSample>,
+}
+
+/// The samples of a claim, found before the first of them is read: their records lie far apart, so that each would be
+/// waited for, once for its leaf and once for itself.
+struct Ahead {
+    samples: [(u64, Option<LocatedSample>); MOST_CLAIMED],
+}
+
+impl Ahead {
+    /// With the time it took.
+    fn of<S>(reader: &SourcesReader, claim: &Claim<'_, S>) -> (Ahead, Duration) {
+        let began = Instant::now();
+        let mut ahead = Ahead {
+            samples: [(0, None); MOST_CLAIMED],
+        };
+        for (sample, i) in ahead.samples.iter_mut().zip(claim.range()) {
+            let index = claim.index(i);
+            // What is wrong with it is said when its turn comes.
+            *sample = (index, reader.locate(index).ok());
+        }
+        for place in 0..PREFETCH_DISTANCE {
+            if let Some(found) = ahead.found(place) {
+                reader.prefetch(found);
+            }
+        }
+        (ahead, began.elapsed())
+    }
+
+    fn found(&self, place: usize) -> Option<&LocatedSample> {
+        self.samples.get(place)?.1.as_ref()
+    }
+
+    fn sample(&self, place: usize) -> Wanted<'_> {
+        Wanted {
+            index: self.samples[place].0,
+            found: self.found(place),
+            later: self.found(place + PREFETCH_DISTANCE),
+        }
     }
 }
 
@@ -70,20 +125,28 @@ fn fill<S: BatchSlot>(
     mut claim: Claim<'_, S>,
 ) -> Result<(StageTotals, bool)> {
     let mut stages = StageTotals::default();
-    for i in claim.range() {
-        let index = claim.index(i);
+    let (ahead, located) = Ahead::of(reader, &claim);
+    stages.read += located;
+    for (place, i) in claim.range().enumerate() {
+        let wanted = ahead.sample(place);
+        let index = wanted.index;
         let at = Position {
             epoch: part.epoch,
             step: part.step,
         };
         // The scratch may be left in any state by a panic; it is not used again, because a panic ends the run.
         let made = catch_unwind(AssertUnwindSafe(|| {
-            fill_one(run, reader, scratch, part.epoch, index, &mut claim, i)
+            fill_one(run, reader, scratch, part.epoch, wanted, &mut claim, i)
         }));
         let times = match made {
             Ok(Ok(times)) => times,
-            Ok(Err(cause)) => run.engine.replace(at, index, cause, &mut |other| {
-                fill_one(run, reader, scratch, part.epoch, other, &mut claim, i)
+            Ok(Err(cause)) => run.engine.replace(at, index, cause, &mut |index| {
+                let wanted = Wanted {
+                    index,
+                    found: None,
+                    later: None,
+                };
+                fill_one(run, reader, scratch, part.epoch, wanted, &mut claim, i)
             })?,
             Err(panic) => {
                 let (dataset, index) = run.engine.dataset.locate(index);
@@ -136,15 +199,21 @@ fn fill_one<S: BatchSlot>(
     reader: &SourcesReader,
     scratch: &mut PipelineScratch,
     epoch: u32,
-    index: u64,
+    wanted: Wanted<'_>,
     claim: &mut Claim<'_, S>,
     i: usize,
 ) -> std::result::Result<StageTotals, Box<dyn std::error::Error + Send + Sync>> {
     let place = claim.place(i);
     let began = Instant::now();
-    let sample = reader
-        .get(index)
-        .map_err(|source| Error::Damaged { source })?;
+    if let Some(later) = wanted.later {
+        reader.prefetch(later);
+    }
+    let index = wanted.index;
+    let sample = match wanted.found {
+        Some(found) => reader.get_located(found),
+        None => reader.get(index),
+    };
+    let sample = sample.map_err(|source| Error::Damaged { source })?;
     let read = began.elapsed();
     *place.label = sample.label;
     *place.index = index;
