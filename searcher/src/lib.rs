@@ -42,6 +42,7 @@
 #![deny(unsafe_code)]
 
 mod adam;
+mod agreement;
 mod batches;
 mod check_step;
 mod checkpoint;
@@ -64,6 +65,7 @@ mod split;
 mod step;
 
 pub use adam::{Adam, AdamState};
+pub use agreement::{Agreement, Compared, RankCorrelation, agreement};
 pub use batches::{BatchMaker, BatchScratch, TrainBatch, ValidationBatches};
 pub use check_step::{StepDifference, check_step};
 pub use config::{Config, Crop, SnapshotAt};

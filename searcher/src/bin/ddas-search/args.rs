@@ -22,6 +22,17 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Write a run's report anew.
     Report(ReportArgs),
+    /// Compare policies: the ranking of operations, and when to augment.
+    #[command(
+        long_about = "Compare policies: the ranking of operations, and when to augment.\n\n\
+        Takes the last epoch of each policy file, every file with every other: Spearman's rank \
+        correlation of the operation probabilities (operations matched by kind and arguments, \
+        copies in one search space taken together, the mean of their probabilities relative to \
+        uniform ranked, ties sharing their mean rank), how many of the strongest operations both \
+        have, the distance of the distributions, and the difference of the total probabilities. \
+        Policies of other methods come in by `ddas-loader policy import` and `policy builtin`."
+    )]
+    Compare(CompareArgs),
     /// Compare one step with the numbers of another implementation.
     #[command(
         long_about = "Compare one step with the numbers of another implementation.\n\n\
@@ -169,6 +180,37 @@ pub(crate) struct ReportArgs {
     /// Where the report goes [default: RUN_DIR/report.html].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Policy files, two or more.
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    pub(crate) policies: Vec<PathBuf>,
+
+    /// Operations that count as the strongest.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+
+    /// List the common operations of each pair with their weights and ranks.
+    #[arg(long)]
+    pub(crate) operations: bool,
+
+    /// Print JSON: a list with an object for each pair, operations included.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Exit status 1 when any two policies have a lower rho.
+    #[arg(long, value_name = "RHO", value_parser = correlation, allow_negative_numbers = true)]
+    pub(crate) min_rho: Option<f64>,
+}
+
+/// NaN would fail every comparison silently.
+fn correlation(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (-1.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from -1 to 1, such as 0.5".to_owned()),
+    }
 }
 
 #[derive(Debug, clap::Args)]

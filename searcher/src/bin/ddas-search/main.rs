@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod compare;
 mod progress;
 mod run;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(run),
         Command::Resume(resume) => run::resume(resume),
         Command::Report(report) => run::report(report),
+        Command::Compare(policies) => compare::compare(policies),
         Command::CheckStep(check) => check::check_step(check),
     };
     match result {
