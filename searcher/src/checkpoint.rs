@@ -11,13 +11,14 @@ use ddas_formats::Snapshot;
 use tch::{Device, Kind, Tensor};
 
 use crate::adam::{Adam, AdamState};
+use crate::dead_gradient::DeadSteps;
 use crate::epoch::EpochProgress;
 use crate::error::{Error, Result};
 use crate::policy_parameters::PolicyParameters;
 use crate::search::Search;
 
 /// Raised when the meaning of a tensor changes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 impl Search {
     /// Writes the state between two steps; the file is the old one or the new one, never a part.
@@ -47,7 +48,10 @@ impl Search {
             i64::from(current.steps),
             current.correct as i64,
             i64::from(current.uncounted_steps),
-            i64::from(current.idle_steps),
+            i64::from(current.dead.idle_steps),
+            i64::from(current.dead.dead_training_steps),
+            i64::from(current.dead.dead_validation_steps),
+            i64::from(current.dead.flat_operation_steps),
         ];
         let sums = [
             current.train_loss,
@@ -124,6 +128,9 @@ impl Search {
             correct,
             uncounted,
             idle,
+            dead_training,
+            dead_validation,
+            flat,
         ] = numbers[..]
         else {
             return Err(fail(format!("is of another version: {numbers:?}")));
@@ -176,7 +183,12 @@ impl Search {
             validation_loss,
             correct: correct.unsigned_abs(),
             uncounted_steps: count(uncounted)?,
-            idle_steps: count(idle)?,
+            dead: DeadSteps {
+                idle_steps: count(idle)?,
+                dead_training_steps: count(dead_training)?,
+                dead_validation_steps: count(dead_validation)?,
+                flat_operation_steps: count(flat)?,
+            },
             initial_total,
             initial_operations: match steps {
                 0 => Vec::new(),

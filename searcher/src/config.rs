@@ -50,6 +50,11 @@ pub struct Config {
     pub validation_batch: u64,
     /// Policies drawn in a step, each with its own augmented copy of the batch.
     pub branches: u32,
+    /// Chance that a policy is drawn from the operation probabilities under search instead of
+    /// uniformly; 1 minus the `explore_ratio` of the authors' code. Its weight in the step is the
+    /// same either way.
+    #[serde(default)]
+    pub exploit_probability: f64,
     /// Learning rate of the network at the start; falls to 0 along a cosine.
     pub learning_rate: f64,
     /// How sample losses are put together, which scales the learning rate.
@@ -292,6 +297,13 @@ impl Config {
                 &rate,
             )?;
         }
+        let exploit = self.exploit_probability;
+        require(
+            (0.0..=1.0).contains(&exploit),
+            "exploit_probability",
+            "from 0 to 1",
+            &exploit,
+        )?;
         let total = self.total_probability;
         require(
             total > 0.0 && total < 1.0,
@@ -482,6 +494,7 @@ mod tests {
             "learning_rate=-1",
             "momentum=1",
             "nesterov=true",
+            "exploit_probability=1.5",
             "total_probability=0",
             "smoothing_window=0",
             "cutout=65",

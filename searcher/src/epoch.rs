@@ -1,5 +1,6 @@
 //! What happens over the steps of an epoch.
 
+use crate::dead_gradient::DeadSteps;
 use crate::step::StepOutcome;
 
 /// What happened in one epoch.
@@ -14,9 +15,8 @@ pub struct EpochReport {
     /// Share of correct predictions in these batches; none for a network that gives losses
     /// instead of logits.
     pub validation_accuracy: Option<f64>,
-    /// Steps whose copies had all the same effect on the validation loss (Z_g = 0): the policy
-    /// learned nothing in them.
-    pub idle_steps: u32,
+    /// Steps in which a gradient was too small to teach anything.
+    pub dead: DeadSteps,
     /// Seconds since the epoch began.
     pub seconds: f64,
 }
@@ -31,7 +31,7 @@ pub(crate) struct EpochProgress {
     pub(crate) correct: u64,
     /// Steps whose network gave no predictions to count.
     pub(crate) uncounted_steps: u32,
-    pub(crate) idle_steps: u32,
+    pub(crate) dead: DeadSteps,
     /// The policy before the first step.
     pub(crate) initial_total: f64,
     pub(crate) initial_operations: Vec<f64>,
@@ -46,7 +46,7 @@ impl EpochProgress {
             Some(correct) => self.correct += correct,
             None => self.uncounted_steps += 1,
         }
-        self.idle_steps += u32::from(outcome.gradient.z_g == 0.0);
+        self.dead.add(outcome);
     }
 
     pub(crate) fn report(&self, epoch: u32, seconds: f64, validation_batch: u64) -> EpochReport {
@@ -57,7 +57,7 @@ impl EpochProgress {
             validation_loss: self.validation_loss / steps,
             validation_accuracy: (self.uncounted_steps == 0)
                 .then(|| self.correct as f64 / (steps * validation_batch as f64)),
-            idle_steps: self.idle_steps,
+            dead: self.dead,
             seconds,
         }
     }

@@ -15,7 +15,7 @@ const AHEAD: usize = 2;
 /// Worker `w` of `n` makes every `n`-th batch. A batch depends on its step alone, so the number
 /// of workers does not show in the result.
 pub(crate) struct Prefetch {
-    receivers: Vec<Receiver<Result<TrainBatch>>>,
+    receivers: Vec<Receiver<Result<Option<TrainBatch>>>>,
     workers: Vec<JoinHandle<()>>,
     next: usize,
 }
@@ -51,11 +51,12 @@ impl Prefetch {
         Ok(prefetch)
     }
 
-    /// The next batch; waits until it is made.
+    /// The next batch; waits until it is made. None for one that can only be made when the step
+    /// before it is done ([`BatchMaker::needs_probabilities`]).
     ///
     /// # Errors
     /// What [`BatchMaker::make`] returns; [`Error::Invalid`] past the last batch.
-    pub(crate) fn next(&mut self) -> Result<TrainBatch> {
+    pub(crate) fn next(&mut self) -> Result<Option<TrainBatch>> {
         let worker = self.next % self.receivers.len();
         self.next += 1;
         self.receivers[worker]
@@ -79,13 +80,16 @@ fn work(
     epochs: std::ops::Range<u32>,
     first: usize,
     workers: usize,
-    sender: &SyncSender<Result<TrainBatch>>,
+    sender: &SyncSender<Result<Option<TrainBatch>>>,
 ) {
     let mut scratch = BatchScratch::default();
     let steps = maker.steps_per_epoch();
     let all = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step)));
     for (epoch, step) in all.skip(first).step_by(workers) {
-        let batch = maker.make(epoch, step, &mut scratch);
+        let batch = match maker.needs_probabilities(epoch, step) {
+            true => Ok(None),
+            false => maker.make(epoch, step, &[], &mut scratch).map(Some),
+        };
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;

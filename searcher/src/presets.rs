@@ -41,6 +41,7 @@ impl Config {
             train_batch: 32,
             validation_batch: 256,
             branches: 3,
+            exploit_probability: 0.0,
             learning_rate: 0.01,
             loss: LossReduction::Sum,
             momentum: 0.0,
@@ -71,6 +72,10 @@ impl Config {
             "cifar10" | "cifar100" => Ok(cifar),
             "cifar10-released" | "cifar100-released" => Ok(Self {
                 search_space: "released52-as-run".to_owned(),
+                exploit_probability: match name {
+                    "cifar10-released" => 1e-5,
+                    _ => 1e-4,
+                },
                 snapshot: SnapshotAt::Start,
                 seed: 20,
                 ..cifar
@@ -107,6 +112,7 @@ impl Config {
                     _ => Self {
                         train_batch: 64,
                         branches: 3,
+                        exploit_probability: 1e-4,
                         snapshot: SnapshotAt::Start,
                         seed: 20,
                         ..imagenet

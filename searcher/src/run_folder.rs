@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::dead_gradient::DeadSteps;
 use crate::epoch::EpochReport;
 use crate::error::{Error, Result};
 use crate::search::StepReport;
@@ -70,6 +71,13 @@ pub enum Metric {
         validation_loss: f64,
         /// Sum of the absolute differences of inner products.
         z_g: f64,
+        /// Norm of the plain batch's gradient before the update; none in files from before it
+        /// was kept.
+        #[serde(default)]
+        training_gradient_norm: Option<f64>,
+        /// Norm of the validation batch's gradient after the update.
+        #[serde(default)]
+        validation_gradient_norm: Option<f64>,
         /// Total probability after the step.
         total_probability: f64,
         /// Seconds of the step without waiting for its batch.
@@ -91,9 +99,10 @@ pub enum Metric {
         validation_loss: f64,
         /// Share of correct predictions in them; null for a network that gives no predictions.
         validation_accuracy: Option<f64>,
-        /// Steps in which the policy learned nothing (Z_g = 0).
-        #[serde(default)]
-        idle_steps: u32,
+        /// Steps in which a gradient was too small to teach anything; 0 in files from before
+        /// they were counted.
+        #[serde(flatten)]
+        dead: DeadSteps,
         /// Seconds of the epoch.
         seconds: f64,
         /// Joules of the machine's processors meanwhile, where they can be read.
@@ -124,6 +133,8 @@ impl Metric {
             policies: report.policies.clone(),
             validation_loss: outcome.validation_loss,
             z_g: outcome.gradient.z_g,
+            training_gradient_norm: Some(outcome.norms.training),
+            validation_gradient_norm: Some(outcome.norms.validation),
             total_probability: report.total_probability,
             seconds: report.seconds,
             waited: report.waited,
@@ -143,7 +154,7 @@ impl Metric {
             train_loss: report.train_loss,
             validation_loss: report.validation_loss,
             validation_accuracy: report.validation_accuracy,
-            idle_steps: report.idle_steps,
+            dead: report.dead,
             seconds: report.seconds,
             joules,
         }
@@ -382,7 +393,7 @@ mod tests {
             train_loss: 2.0,
             validation_loss: 2.5,
             validation_accuracy: Some(0.125),
-            idle_steps: 0,
+            dead: DeadSteps::default(),
             seconds: 60.0,
             joules: None,
         }

@@ -67,6 +67,11 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
         "policies drawn in a step, one augmented copy each",
     ),
     help(
+        "exploit_probability",
+        NUMBER,
+        "chance of drawing a policy from its probabilities instead of uniformly",
+    ),
+    help(
         "learning_rate",
         NUMBER,
         "network: SGD's rate at the start, falling along a cosine",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
+use crate::dead_gradient::GradientNorms;
 use crate::error::{Error, Result};
 use crate::meta_gradient::{Branch, MetaGradient, meta_gradient};
 use crate::networks::Network;
@@ -126,6 +127,8 @@ pub struct StepOutcome {
     pub plain_dot: f64,
     /// `<g_val, g_branch>` per branch.
     pub branch_dots: Vec<f64>,
+    /// How large the gradients were.
+    pub norms: GradientNorms,
     /// The policy's gradient.
     pub gradient: MetaGradient,
 }
@@ -190,6 +193,7 @@ pub fn meta_step(
         let differences = gradients
             .f_narrow(0, 1, shares.len() as i64)?
             .f_sub(&plain)?;
+        let weights = network.parameters().flat();
         let parts = [
             Tensor::f_stack(&losses, 0)?.f_to_kind(Kind::Double)?,
             plain
@@ -198,6 +202,9 @@ pub fn meta_step(
             differences
                 .f_matmul(&validation_gradient)?
                 .f_to_kind(Kind::Double)?,
+            square(&plain.f_reshape([-1])?)?,
+            square(&validation_gradient)?,
+            square(weights)?,
         ];
         let mut parts = Vec::from(parts);
         if let Some(correct) = &correct {
@@ -209,7 +216,7 @@ pub fn meta_step(
 }
 
 /// Takes apart the numbers that came back from the device: losses, plain inner product,
-/// differences to it, correct predictions.
+/// differences to it, squared norms, correct predictions.
 fn read_outcome(
     numbers: &[f64],
     policy: &PolicyParameters,
@@ -223,6 +230,7 @@ fn read_outcome(
         LossReduction::Sum => loss / samples.numel() as f64,
     };
     let (plain_dot, advantages) = (rest[0], &rest[1..=count]);
+    let squares = &rest[count + 1..count + 4];
     for (what, values) in [
         ("a training loss", &losses[..=count]),
         ("the validation loss", &losses[count + 1..]),
@@ -248,12 +256,17 @@ fn read_outcome(
             .map(|&loss| mean(loss, &batch.labels))
             .collect(),
         validation_loss: mean(losses[count + 1], &batch.validation_labels),
-        validation_correct: rest.get(count + 1).map(|&correct| correct as u64),
+        validation_correct: rest.get(count + 4).map(|&correct| correct as u64),
         plain_dot,
         branch_dots: advantages
             .iter()
             .map(|advantage| plain_dot + advantage)
             .collect(),
+        norms: GradientNorms {
+            training: squares[0].sqrt(),
+            validation: squares[1].sqrt(),
+            weights: squares[2].sqrt(),
+        },
         gradient: meta_gradient(policy, &branches, options.meta_scale)?,
     })
 }
@@ -272,6 +285,14 @@ fn differentiate(
     let (loss, correct) = network.loss(images, labels, reduction)?;
     let gradient = network.parameters().gradient(&loss)?;
     Ok((loss.f_detach()?, correct, gradient))
+}
+
+/// The squared norm of a vector, as a vector of one.
+fn square(vector: &Tensor) -> Result<Tensor> {
+    Ok(vector
+        .f_dot(vector)?
+        .f_reshape([1])?
+        .f_to_kind(Kind::Double)?)
 }
 
 /// A vector of the kind and on the device of another tensor.

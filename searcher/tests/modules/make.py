@@ -48,6 +48,18 @@ class Losses(nn.Module):
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
 
 
+class Constant(nn.Module):
+    """Its logits depend on nothing: gradients of exactly 0."""
+
+    def __init__(self, factor: float = 0.0):
+        super().__init__()
+        self.linear = nn.Linear(432, 2)
+        self.factor = factor
+
+    def forward(self, images):
+        return self.linear(images.flatten(1)) * self.factor
+
+
 class MeanLoss(nn.Module):
     """Wrong: one loss for the whole batch."""
 
@@ -104,6 +116,9 @@ def main():
     for model in (Convolutions(), Losses(), MeanLoss(), Classes(), Detached(), Nothing()):
         name = type(model).__name__.lower()
         save(torch.jit.script(model), folder / f"{name}.pt")
+    save(torch.jit.script(Constant()), folder / "constant.pt")
+    # Gradients that are not 0, but far below what can change a weight.
+    save(torch.jit.script(Constant(1e-12)), folder / "vanishing.pt")
     # Traced, not scripted.
     layers = nn.Sequential(nn.Flatten(), nn.Linear(432, 2))
     traced = torch.jit.trace(layers, torch.zeros(2, 3, 12, 12))

@@ -247,7 +247,7 @@ fn settings_help() -> String {
         };
         help += &format!("{line}{gap}({})\n", setting.expects);
     }
-    help + "\nCtrl-C ends a run and leaves the policy of its finished epochs."
+    help + "\nCtrl-C ends a run and leaves the policy of its finished epochs, or,\nbefore the first is done, one of the probabilities as they stand."
 }
 
 #[cfg(test)]

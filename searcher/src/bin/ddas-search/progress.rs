@@ -103,12 +103,8 @@ impl Progress {
             report.train_loss,
             report.validation_loss,
         ));
-        if report.idle_steps > 0 {
-            self.print(&format!(
-                "warning: in {} of the epoch's {} steps no copy differed from the plain batch in \
-                 its effect (Z_g = 0): the policy learned nothing in them",
-                report.idle_steps, self.steps_per_epoch
-            ));
+        for warning in report.dead.warnings(self.steps_per_epoch) {
+            self.print(&format!("warning: {warning}"));
         }
     }
 

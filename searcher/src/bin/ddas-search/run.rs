@@ -183,8 +183,14 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
     }
     observer.progress.finish();
 
-    if finished > 0 {
-        policy_of(&search, record)?.write(&record.output)?;
+    // What a search that diverged in its first epoch has is nothing to train with.
+    let usable = finished > 0 || matches!(ending, Ok(Ending::Stopped));
+    if usable {
+        let policy = policy_of(&search, record)?;
+        policy.write(&record.output)?;
+        if finished == 0 {
+            policy.write(&folder.policy())?;
+        }
         write_report(folder, record, &folder.report())?;
         eprintln!("policy: {}", record.output.display());
         eprintln!("report: {}", folder.report().display());
@@ -197,9 +203,11 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
              {resume}",
             config.epochs
         ),
-        Ok(Ending::Stopped) => {
-            bail!("stopped before the first epoch was done: no policy; begin again with: {resume}")
-        }
+        Ok(Ending::Stopped) => bail!(
+            "stopped before the first epoch was done; the policy holds the probabilities as they \
+             stood after {} of its {steps} steps, and is marked as partial; go on with: {resume}",
+            search.steps_done()
+        ),
         Err(error) => {
             let kept = format!("the policy of {finished} finished epochs was kept");
             Err(anyhow::Error::new(error).context(kept))
