@@ -365,6 +365,8 @@ mod tests {
         operation_logits: Vec<f64>,
         validation_loss: f64,
         updated: Tensor,
+        /// Of the plain gradient, the validation gradient and the updated weights.
+        norms: [f64; 3],
     }
 
     /// `network` is left at the updated weights.
@@ -431,6 +433,10 @@ mod tests {
             operation_logits: Vec::try_from(&found[1]).unwrap(),
             validation_loss,
             updated: parameters.flat().copy(),
+            norms: [&plain, &at_updated, parameters.flat()].map(|vector| {
+                let values: Vec<f64> = Vec::try_from(vector).unwrap();
+                values.iter().map(|value| value * value).sum::<f64>().sqrt()
+            }),
         }
     }
 
@@ -462,6 +468,13 @@ mod tests {
                     *wanted,
                     "operation logit",
                 );
+            }
+            let norms = &outcome.norms;
+            for (got, wanted) in [norms.training, norms.validation, norms.weights]
+                .into_iter()
+                .zip(wanted.norms)
+            {
+                assert_close(got, wanted, "norm");
             }
             let gap = (network.parameters().flat() - &wanted.updated).abs().max();
             assert!(gap.double_value(&[]) < 1e-12, "updated weights");
