@@ -6,7 +6,7 @@
 //! single precision with one rounding per product and per sum.
 
 use super::filter::{self, FilterScratch};
-use super::point;
+use super::point::{self, Bytes};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::image::Image;
@@ -41,7 +41,10 @@ pub(super) fn contrast(image: &mut Image, factor: f64) {
     }
     let pixels = image.pixels().len() / 3;
     let mean = (sum_luma(image.pixels()) as f64 / pixels as f64 + 0.5) as u8;
-    point::apply_table(image.pixels_mut(), &blend_with_constant(mean, factor));
+    point::apply_table(
+        Bytes::InPlace(image.pixels_mut()),
+        &blend_with_constant(mean, factor),
+    );
 }
 
 /// What a blend with black makes of each value.

@@ -35,6 +35,34 @@ pub(super) fn turn_180(image: &mut Image) {
     image.pixels_mut().as_chunks_mut::<3>().0.reverse();
 }
 
+/// As [`flip_left_right`], into another image.
+pub(super) fn flip_left_right_to(source: &Image, target: &mut Image) {
+    target.reshape(source.width(), source.height());
+    reverse_rows(source.pixels(), source.stride(), target.pixels_mut());
+}
+
+/// As [`turn_180`], into another image.
+pub(super) fn turn_180_to(source: &Image, target: &mut Image) {
+    target.reshape(source.width(), source.height());
+    let pixels = source.pixels();
+    reverse_rows(pixels, pixels.len(), target.pixels_mut());
+}
+
+/// The pixels of each row of `stride` bytes in reverse order.
+fn reverse_rows(from: &[u8], stride: usize, to: &mut [u8]) {
+    let stride = stride.max(1);
+    #[cfg(target_arch = "x86_64")]
+    if x86::reverse_rows_to(from, stride, to) {
+        return;
+    }
+    for (from, to) in from.chunks_exact(stride).zip(to.chunks_exact_mut(stride)) {
+        let pixels = from.as_chunks::<3>().0.iter().rev();
+        for (to, from) in to.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+            *to = *from;
+        }
+    }
+}
+
 /// A quarter turn counter-clockwise; width and height change places.
 pub(super) fn turn_90(source: &Image, target: &mut Image) {
     turn(source, false, target);

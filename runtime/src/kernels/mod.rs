@@ -25,6 +25,7 @@ mod x86;
 
 use ddas_formats::{CutoutShape, Operation, SolarizeScope, Warp};
 
+use self::point::Bytes;
 use crate::image::Image;
 use crate::resize::{PassOrder, Rect, ResizeFilter, Resizer};
 
@@ -104,23 +105,11 @@ impl Kernels {
         source: &Image,
         target: &mut Image,
     ) {
-        if self.write(operation, source, target) {
+        if self.write(operation, source, target) || write_changed(operation, source, target) {
             return;
         }
-        let piecewise = change_values(operation, |change| {
-            // A piece is changed while it is in the nearest cache.
-            const PIECE: usize = 3 << 12;
-            target.reshape(source.width(), source.height());
-            let pieces = target.pixels_mut().chunks_mut(PIECE);
-            for (to, from) in pieces.zip(source.pixels().chunks(PIECE)) {
-                to.copy_from_slice(from);
-                change(to);
-            }
-        });
-        if !piecewise {
-            target.copy_from(source);
-            self.change(operation, cutout_center, target);
-        }
+        target.copy_from(source);
+        self.change(operation, cutout_center, target);
     }
 
     /// The operations that read one image and write another; false, and
@@ -179,7 +168,7 @@ impl Kernels {
         cutout_center: Option<(f64, f64)>,
         image: &mut Image,
     ) {
-        if change_values(operation, |change| change(image.pixels_mut())) {
+        if change_values(operation, Bytes::InPlace(image.pixels_mut())) {
             return;
         }
         let (width, height) = (image.width(), image.height());
@@ -295,27 +284,47 @@ impl Kernels {
     }
 }
 
-/// Hands `run` the change of an operation that changes every value by itself;
-/// false for other operations.
-fn change_values(operation: &Operation, mut run: impl FnMut(&dyn Fn(&mut [u8]))) -> bool {
+/// Those operations that work in place, but can as well write another image in
+/// the same pass; false, and `target` unspecified, for others.
+fn write_changed(operation: &Operation, source: &Image, target: &mut Image) -> bool {
     match *operation {
-        Operation::Invert => run(&point::invert),
-        Operation::Posterize { bits } => run(&|values| point::posterize(values, bits)),
-        Operation::Solarize { threshold } => run(&|values| point::solarize(values, threshold)),
+        Operation::FlipLR => geometry::flip_left_right_to(source, target),
+        Operation::Rotate180 => geometry::turn_180_to(source, target),
+        Operation::Rotate { degrees, .. } if affine::wrap_degrees(degrees) == 180.0 => {
+            geometry::turn_180_to(source, target);
+        }
+        _ => {
+            target.reshape(source.width(), source.height());
+            let bytes = Bytes::Copied(source.pixels(), target.pixels_mut());
+            return change_values(operation, bytes);
+        }
+    }
+    true
+}
+
+/// Carries out an operation that changes every value by itself; false, and
+/// nothing done, for other operations.
+fn change_values(operation: &Operation, values: Bytes<'_>) -> bool {
+    match *operation {
+        Operation::Invert => point::invert(values),
+        Operation::Posterize { bits } => point::posterize(values, bits),
+        Operation::Solarize { threshold } => point::solarize(values, threshold),
         Operation::SolarizeAdd {
             add,
             threshold,
-            scope,
-        } => match scope {
-            SolarizeScope::Below => run(&|values| point::solarize_add(values, add, threshold)),
-            SolarizeScope::All => run(&|values| {
-                point::solarize_add(values, add, i32::MAX);
-                point::solarize(values, f64::from(threshold));
-            }),
-        },
+            scope: SolarizeScope::Below,
+        } => point::solarize_add(values, add, threshold),
+        Operation::SolarizeAdd {
+            add,
+            threshold,
+            scope: SolarizeScope::All,
+        } => {
+            let values = values.copied();
+            point::solarize_add(Bytes::InPlace(values), add, i32::MAX);
+            point::solarize(Bytes::InPlace(values), f64::from(threshold));
+        }
         Operation::Brightness { factor, .. } => {
-            let table = blend::brightness(factor);
-            run(&|values| point::apply_table(values, &table));
+            point::apply_table(values, &blend::brightness(factor));
         }
         _ => return false,
     }

@@ -22,35 +22,89 @@ pub(super) const IDENTITY: Table = {
     table
 };
 
+/// Values to be changed.
+pub(super) enum Bytes<'a> {
+    /// Where they are.
+    InPlace(&'a mut [u8]),
+    /// From there, into as many here.
+    Copied(&'a [u8], &'a mut [u8]),
+}
+
+impl<'a> Bytes<'a> {
+    /// Leaves the values as they are.
+    fn keep(self) {
+        if let Bytes::Copied(from, to) = self {
+            to.copy_from_slice(from);
+        }
+    }
+
+    /// The values, where they are now.
+    pub(super) fn copied(self) -> &'a mut [u8] {
+        match self {
+            Bytes::InPlace(values) => values,
+            Bytes::Copied(from, to) => {
+                to.copy_from_slice(from);
+                to
+            }
+        }
+    }
+
+    /// Sets each value to `change` of it.
+    #[inline(always)]
+    fn map(self, change: impl Fn(u8) -> u8) {
+        match self {
+            Bytes::InPlace(values) => {
+                let (head, body) = values.split_at_mut(unaligned(values));
+                head.iter_mut().for_each(|value| *value = change(*value));
+                body.iter_mut().for_each(|value| *value = change(*value));
+            }
+            Bytes::Copied(from, to) => {
+                let (head, body) = to.split_at_mut(unaligned(to));
+                let (from_head, from_body) = from.split_at(head.len().min(from.len()));
+                for (to, from) in head.iter_mut().zip(from_head) {
+                    *to = change(*from);
+                }
+                for (to, from) in body.iter_mut().zip(from_body) {
+                    *to = change(*from);
+                }
+            }
+        }
+    }
+}
+
+/// How many of the first values come before a line of the cache begins: wide
+/// stores across two lines take twice as long. 0 where there are few values.
+#[inline(always)]
+fn unaligned(values: &[u8]) -> usize {
+    match values.len() {
+        ..8192 => 0,
+        length => values.as_ptr().align_offset(64).min(length),
+    }
+}
+
 /// 255 - v.
-pub(super) fn invert(values: &mut [u8]) {
+pub(super) fn invert(values: Bytes<'_>) {
     invert_bytes(values);
 }
 
 for_each_cpu! {
     avx512
-    fn invert_bytes(values: &mut [u8]) {
-        for value in values {
-            *value = !*value;
-        }
+    fn invert_bytes(values: Bytes<'_>) {
+        values.map(|value| !value);
     }
 }
 
 for_each_cpu! {
     avx512
-    fn mask_bytes(values: &mut [u8], mask: u8) {
-        for value in values {
-            *value &= mask;
-        }
+    fn mask_bytes(values: Bytes<'_>, mask: u8) {
+        values.map(|value| value & mask);
     }
 }
 
 for_each_cpu! {
     avx512
-    fn invert_from(values: &mut [u8], limit: u8) {
-        for value in values {
-            *value = if *value < limit { *value } else { !*value };
-        }
+    fn invert_from(values: Bytes<'_>, limit: u8) {
+        values.map(|value| if value < limit { value } else { !value });
     }
 }
 
@@ -58,18 +112,12 @@ for_each_cpu! {
     avx512
     /// Adds `up` and subtracts `down`, each clipped, from the values below the
     /// limit, or from all.
-    fn shift_below(values: &mut [u8], limit: Option<u8>, up: u8, down: u8) {
+    fn shift_below(values: Bytes<'_>, limit: Option<u8>, up: u8, down: u8) {
         let shifted = |value: u8| value.saturating_add(up).saturating_sub(down);
         match limit {
-            None => {
-                for value in values {
-                    *value = shifted(*value);
-                }
-            }
+            None => values.map(shifted),
             Some(limit) => {
-                for value in values {
-                    *value = if *value < limit { shifted(*value) } else { *value };
-                }
+                values.map(|value| if value < limit { shifted(value) } else { value });
             }
         }
     }
@@ -79,20 +127,19 @@ for_each_cpu! {
 ///
 /// Pillow before 13.0 answers 0 bits with black as well; later versions
 /// refuse it.
-pub(super) fn posterize(values: &mut [u8], bits: u8) {
-    let mask = match bits {
-        0 => 0,
-        1..8 => !(0xff >> bits),
-        _ => return,
-    };
-    mask_bytes(values, mask);
+pub(super) fn posterize(values: Bytes<'_>, bits: u8) {
+    match bits {
+        0 => mask_bytes(values, 0),
+        1..8 => mask_bytes(values, !(0xff >> bits)),
+        _ => values.keep(),
+    }
 }
 
 /// Inverts the values that are not below `threshold`, any number.
-pub(super) fn solarize(values: &mut [u8], threshold: f64) {
+pub(super) fn solarize(values: Bytes<'_>, threshold: f64) {
     match below(threshold) {
         0 => invert(values),
-        256.. => {}
+        256.. => values.keep(),
         limit => invert_from(values, limit as u8),
     }
 }
@@ -100,9 +147,9 @@ pub(super) fn solarize(values: &mut [u8], threshold: f64) {
 /// Adds `add` to the values below `threshold` and clips to 0..=255; the others
 /// keep their value (the reading of TensorFlow's and timm's sets; Pillow has
 /// no such operation).
-pub(super) fn solarize_add(values: &mut [u8], add: i32, threshold: i32) {
+pub(super) fn solarize_add(values: Bytes<'_>, add: i32, threshold: i32) {
     if threshold <= 0 || add == 0 {
-        return;
+        return values.keep();
     }
     let up = add.clamp(0, 255) as u8;
     let down = add.saturating_neg().clamp(0, 255) as u8;
@@ -134,7 +181,18 @@ pub(super) fn equalize(image: &mut Image) {
 }
 
 /// Sets every value through the same table.
-pub(super) fn apply_table(values: &mut [u8], table: &Table) {
+pub(super) fn apply_table(values: Bytes<'_>, table: &Table) {
+    let values = match values {
+        #[cfg(target_arch = "x86_64")]
+        Bytes::Copied(from, to) => {
+            if x86::apply_table_to(from, table, to) {
+                return;
+            }
+            to.copy_from_slice(from);
+            to
+        }
+        values => values.copied(),
+    };
     #[cfg(target_arch = "x86_64")]
     if x86::apply_table(values, table) {
         return;
@@ -301,7 +359,7 @@ mod tests {
             (9, [103, 183, 255]),
         ] {
             let mut image = gray(&[103, 183, 255]);
-            posterize(image.pixels_mut(), bits);
+            posterize(Bytes::InPlace(image.pixels_mut()), bits);
             assert_eq!(first_channel(&image), expected, "{bits} bits");
         }
     }
@@ -320,7 +378,7 @@ mod tests {
             (f64::NEG_INFINITY, [255, 128, 127, 0]),
         ] {
             let mut image = gray(&[0, 127, 128, 255]);
-            solarize(image.pixels_mut(), threshold);
+            solarize(Bytes::InPlace(image.pixels_mut()), threshold);
             assert_eq!(first_channel(&image), expected, "threshold {threshold}");
         }
     }
@@ -336,7 +394,7 @@ mod tests {
             (i32::MIN, i32::MAX, [0, 0, 0, 0]),
         ] {
             let mut image = gray(&[0, 127, 128, 255]);
-            solarize_add(image.pixels_mut(), add, threshold);
+            solarize_add(Bytes::InPlace(image.pixels_mut()), add, threshold);
             assert_eq!(first_channel(&image), expected, "{add} below {threshold}");
         }
     }

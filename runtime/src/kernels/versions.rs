@@ -47,6 +47,7 @@ fn operations() -> Vec<Operation> {
         Operation::Blur,
         Operation::Smooth,
         Operation::Rotate90,
+        Operation::Rotate180,
         Operation::Posterize { bits: 3 },
         Operation::Solarize { threshold: 103.0 },
         Operation::SolarizeAdd {

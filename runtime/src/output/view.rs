@@ -31,6 +31,11 @@ impl View {
         *self == Self::new(self.size)
     }
 
+    /// Rows and columns of the output.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
     /// Whether columns come in descending order.
     pub(super) fn is_mirrored(&self) -> bool {
         self.mirrored

@@ -183,8 +183,27 @@ impl Writer {
     }
 
     /// Writes what `view` shows of `source`, normalised, with `hole` at zero,
-    /// into `out`, which holds exactly one sample.
-    pub(crate) fn write(&self, source: &Image, view: &View, hole: Option<&Hole>, out: &mut [u8]) {
+    /// into `out`, which holds exactly one sample. `read_soon`: whether it is
+    /// looked at again while it may still be in a cache.
+    pub(crate) fn write(
+        &self,
+        source: &Image,
+        view: &View,
+        hole: Option<&Hole>,
+        read_soon: bool,
+        out: &mut [u8],
+    ) {
+        if let Some(Straight::Scale(scale)) = &self.straight
+            && self.layout == Layout::Nchw
+        {
+            // Batches of smaller ones may stay in a cache until the trainer reads them.
+            const LARGE: usize = 256 << 10;
+            let streamed = out.len() >= LARGE && !read_soon;
+            let numbers = out.as_chunks_mut().0;
+            if wide::image(source, view, hole, scale, streamed, numbers) {
+                return;
+            }
+        }
         match &self.table {
             Table::One(values) => self.write_as(values, source, view, hole, out),
             Table::Two(values) => self.write_as(values, source, view, hole, out),
@@ -323,6 +342,9 @@ mod tests {
             formats_place_the_normalised_value(6, 5, 7);
             // More than a step of the vector code.
             formats_place_the_normalised_value(37, 3, 35);
+            // Whole steps.
+            formats_place_the_normalised_value(32, 32, 32);
+            formats_place_the_normalised_value(51, 20, 48);
         });
     }
 
@@ -338,7 +360,7 @@ mod tests {
                 let bytes = dtype.size();
                 let mut out = vec![0xee; (size * size) as usize * 3 * bytes];
                 for view in views(size) {
-                    writer.write(&source, &view, Some(&hole), &mut out);
+                    writer.write(&source, &view, Some(&hole), false, &mut out);
                     for (y, x, channel) in (0..size)
                         .flat_map(|y| (0..size).map(move |x| (y, x)))
                         .flat_map(|(y, x)| (0..3).map(move |channel| (y, x, channel)))
@@ -366,6 +388,35 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Past the caches or not, at any address: the same numbers, and none beside
+    /// them.
+    #[test]
+    fn large_samples_are_written_alike() {
+        let size = 160;
+        let source = picture(151, 170);
+        let mut view = View::new(size);
+        view.shift(-7, 5);
+        view.flip();
+        let format = OutputFormat {
+            dtype: Dtype::F32,
+            layout: Layout::Nchw,
+        };
+        let writer = Writer::new(format, &CIFAR, size);
+        let length = (size * size * 3 * 4) as usize;
+        let mut plain = vec![0; length];
+        writer.write(&source, &view, None, true, &mut plain);
+        let mut memory = vec![0xee; length + 192];
+        let aligned = memory.as_ptr().align_offset(64);
+        for first in [aligned, aligned + 4] {
+            memory.fill(0xee);
+            let (before, out) = memory.split_at_mut(first);
+            let (out, behind) = out.split_at_mut(length);
+            writer.write(&source, &view, None, false, out);
+            assert_eq!(out, plain);
+            assert!(before.iter().chain(behind.iter()).all(|&byte| byte == 0xee));
         }
     }
 

@@ -41,7 +41,8 @@ impl Pipeline {
             }
             _ => (None, actions),
         };
-        writer.write(&scratch.image, shown.view(), hole.as_ref(), out);
+        let read_soon = self.mix.is_some() || !actions.is_empty();
+        writer.write(&scratch.image, shown.view(), hole.as_ref(), read_soon, out);
         for action in actions {
             match *action {
                 Action::Cut { columns, rows } => {

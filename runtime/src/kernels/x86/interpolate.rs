@@ -10,6 +10,18 @@ use super::memory::load_512;
 /// Pixels worked on at a time.
 const LANES: usize = 8;
 
+/// Pixels whose places are found before the first of them is read: finding,
+/// reading and weighing is a long chain of steps, of which a processor has but
+/// two under way.
+const RUN: usize = 64;
+
+/// Where a run of pixels reads.
+struct Places {
+    offsets: [i32; RUN],
+    x: [f64; RUN],
+    y: [f64; RUN],
+}
+
 /// Whether an image of so many bytes can be read here: in pieces of 16 bytes
 /// from 31-bit offsets on.
 pub(super) fn fits(bytes: usize) -> bool {
@@ -43,8 +55,7 @@ fn positions(columns: __m512d, (slope, offset, constant): (f64, f64, f64)) -> Ax
 }
 
 /// Calls `sample` with the positions of 8 output pixels at a time; it returns
-/// their values for each channel, of which those above 255 and below 0 are
-/// clipped.
+/// their values for each channel.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
 fn for_pixels(
@@ -58,23 +69,31 @@ fn for_pixels(
         let column = (first + block * LANES) as f64;
         let columns = _mm512_add_pd(_mm512_set1_pd(column), lanes);
         let values = sample(positions(columns, line.x), positions(columns, line.y));
-        let clip = |values: __m512d| {
-            let values = _mm256_max_epi32(_mm512_cvttpd_epi32(values), _mm256_setzero_si256());
-            _mm256_min_epi32(values, _mm256_set1_epi32(255))
-        };
-        let (red, green, blue) = (clip(values[0]), clip(values[1]), clip(values[2]));
-        let pixels = _mm256_or_si256(
-            _mm256_or_si256(red, _mm256_slli_epi32::<8>(green)),
-            _mm256_slli_epi32::<16>(blue),
-        );
-        let out = out.as_flattened_mut();
-        match out.first_chunk_mut() {
-            Some(out) => store_pixels(out, pack(pixels)),
-            None => {
-                let mut bytes = [0; LANES * 3];
-                store_pixels(&mut bytes, pack(pixels));
-                out.copy_from_slice(&bytes[..out.len()]);
-            }
+        store_clipped(values, out);
+    }
+}
+
+/// Up to 8 pixels from the values of their channels, of which those above 255
+/// and below 0 are clipped.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn store_clipped(values: [__m512d; 3], out: &mut [[u8; 3]]) {
+    let clip = |values: __m512d| {
+        let values = _mm256_max_epi32(_mm512_cvttpd_epi32(values), _mm256_setzero_si256());
+        _mm256_min_epi32(values, _mm256_set1_epi32(255))
+    };
+    let (red, green, blue) = (clip(values[0]), clip(values[1]), clip(values[2]));
+    let pixels = _mm256_or_si256(
+        _mm256_or_si256(red, _mm256_slli_epi32::<8>(green)),
+        _mm256_slli_epi32::<16>(blue),
+    );
+    let out = out.as_flattened_mut();
+    match out.first_chunk_mut() {
+        Some(out) => store_pixels(out, pack(pixels)),
+        None => {
+            let mut bytes = [0; LANES * 3];
+            store_pixels(&mut bytes, pack(pixels));
+            out.copy_from_slice(&bytes[..out.len()]);
         }
     }
 }
@@ -117,7 +136,9 @@ pub(super) fn bilinear(
 ) {
     assert!(fits(pixels.len()));
     let last = _mm256_set1_epi32((pixels.len() - 8) as i32);
-    let stride = _mm256_set1_epi32(width as i32 * 3);
+    let step = width as usize * 3;
+    let stride = _mm256_set1_epi32(step as i32);
+    let lanes = _mm512_set_pd(7.5, 6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5);
     // Beyond the first and last pixel both neighbours are that pixel: then the
     // fraction is as good as 0, and what is read beside it does not count.
     let clip = |axis: Axis, size: u32| {
@@ -129,7 +150,7 @@ pub(super) fn bilinear(
     };
     // Two pixels from an offset on; the last ones are the upper bytes of the
     // last eight.
-    let read = |offset: __m256i| {
+    let read_clipped = |offset: __m256i| {
         let clipped = _mm256_min_epu32(offset, last);
         let beyond = _mm256_slli_epi32::<3>(_mm256_sub_epi32(offset, clipped));
         // SAFETY: reads eight bytes from offsets of at most the length less
@@ -137,25 +158,74 @@ pub(super) fn bilinear(
         let read = unsafe { _mm512_i32gather_epi64::<1>(clipped, pixels.as_ptr().cast()) };
         _mm512_srlv_epi64(read, _mm512_cvtepu32_epi64(beyond))
     };
-    for_pixels(line, first, out, |x, y| {
-        let (x, y) = (clip(x, width), clip(y, height));
-        let in_row = _mm256_add_epi32(x.index, _mm256_add_epi32(x.index, x.index));
-        let offset = _mm256_add_epi32(_mm256_mullo_epi32(y.index, stride), in_row);
-        let (upper, lower) = (read(offset), read(_mm256_add_epi32(offset, stride)));
-        let channel = |channel: usize| {
-            let along = |pixels: __m512i| {
-                let left = biased_byte(pixels, channel);
-                let right = biased_byte(pixels, channel + 3);
-                // Both differences are exact.
-                let rise = _mm512_mul_pd(_mm512_sub_pd(right, left), x.fraction);
-                _mm512_add_pd(_mm512_sub_pd(left, _mm512_set1_pd(BIAS)), rise)
-            };
-            let (upper, lower) = (along(upper), along(lower));
-            let rise = _mm512_mul_pd(_mm512_sub_pd(lower, upper), y.fraction);
-            _mm512_add_pd(upper, rise)
+    for (run, out) in out.chunks_mut(RUN).enumerate() {
+        let mut places = Places {
+            offsets: [0; RUN],
+            x: [0.0; RUN],
+            y: [0.0; RUN],
         };
-        [channel(0), channel(1), channel(2)]
-    });
+        let mut column = (first + run * RUN) as f64;
+        let offsets = places.offsets.as_chunks_mut::<LANES>().0.iter_mut();
+        let x_fractions = places.x.as_chunks_mut::<LANES>().0.iter_mut();
+        let y_fractions = places.y.as_chunks_mut::<LANES>().0.iter_mut();
+        for ((offsets, x_fractions), y_fractions) in offsets
+            .zip(x_fractions)
+            .zip(y_fractions)
+            .take(out.len().div_ceil(LANES))
+        {
+            let columns = _mm512_add_pd(_mm512_set1_pd(column), lanes);
+            column += LANES as f64;
+            let x = clip(positions(columns, line.x), width);
+            let y = clip(positions(columns, line.y), height);
+            let in_row = _mm256_add_epi32(x.index, _mm256_add_epi32(x.index, x.index));
+            let offset = _mm256_add_epi32(_mm256_mullo_epi32(y.index, stride), in_row);
+            // SAFETY: each writes one array whole.
+            unsafe {
+                _mm256_storeu_si256(offsets.as_mut_ptr().cast(), offset);
+                _mm512_storeu_pd(x_fractions.as_mut_ptr(), x.fraction);
+                _mm512_storeu_pd(y_fractions.as_mut_ptr(), y.fraction);
+            }
+        }
+        let offsets = places.offsets.as_chunks::<LANES>().0.iter();
+        let x_fractions = places.x.as_chunks::<LANES>().0.iter();
+        let y_fractions = places.y.as_chunks::<LANES>().0.iter();
+        let blocks = offsets.zip(x_fractions).zip(y_fractions);
+        for (((offsets, x), y), out) in blocks.zip(out.chunks_mut(LANES)) {
+            // SAFETY: each reads one array whole.
+            let (offset, x, y) = unsafe {
+                (
+                    _mm256_loadu_si256(offsets.as_ptr().cast()),
+                    _mm512_loadu_pd(x.as_ptr()),
+                    _mm512_loadu_pd(y.as_ptr()),
+                )
+            };
+            let below = _mm256_add_epi32(offset, stride);
+            let furthest = _mm256_max_epu32(offset, below);
+            let (upper, lower) = match _mm256_cmple_epu32_mask(furthest, last) {
+                // SAFETY: no offset is larger than the length less eight.
+                0xff => unsafe {
+                    (
+                        read_pairs(pixels, offsets, 0),
+                        read_pairs(pixels, offsets, step),
+                    )
+                },
+                _ => (read_clipped(offset), read_clipped(below)),
+            };
+            let channel = |channel: usize| {
+                let along = |pixels: __m512i| {
+                    let left = biased_byte(pixels, channel);
+                    let right = biased_byte(pixels, channel + 3);
+                    // Both differences are exact.
+                    let rise = _mm512_mul_pd(_mm512_sub_pd(right, left), x);
+                    _mm512_add_pd(_mm512_sub_pd(left, _mm512_set1_pd(BIAS)), rise)
+                };
+                let (upper, lower) = (along(upper), along(lower));
+                let rise = _mm512_mul_pd(_mm512_sub_pd(lower, upper), y);
+                _mm512_add_pd(upper, rise)
+            };
+            store_clipped([channel(0), channel(1), channel(2)], out);
+        }
+    }
 }
 
 /// As [`bilinear`].
@@ -265,6 +335,32 @@ fn numbers(vector: __m256i) -> [i32; LANES] {
     // SAFETY: writes the 32 bytes of the array.
     unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), vector) };
     numbers
+}
+
+/// Eight bytes from `further` behind each offset on. A gather takes longer.
+///
+/// # Safety
+/// There must be as many.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+unsafe fn read_pairs(pixels: &[u8], offsets: &[i32; LANES], further: usize) -> __m512i {
+    let mut quarters = [_mm_setzero_si128(); 4];
+    for (quarter, offsets) in quarters.iter_mut().zip(offsets.as_chunks::<2>().0) {
+        debug_assert!(
+            offsets
+                .iter()
+                .all(|&o| o as usize + further + 8 <= pixels.len())
+        );
+        // SAFETY: the caller vouches for 8 bytes from either offset on.
+        *quarter = unsafe {
+            let [first, second] =
+                offsets.map(|offset| pixels.as_ptr().add(offset as usize + further).cast::<f64>());
+            _mm_castpd_si128(_mm_loadh_pd(_mm_load_sd(first), second))
+        };
+    }
+    let half = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(quarters[0]), quarters[1]);
+    let half = _mm512_inserti32x4::<2>(half, quarters[2]);
+    _mm512_inserti32x4::<3>(half, quarters[3])
 }
 
 /// 16 bytes from each offset on.

@@ -49,6 +49,11 @@ pub(super) fn apply_table(values: &mut [u8], table: &[u8; 256]) -> bool {
     .is_some()
 }
 
+/// As [`apply_table`], from one slice into another of the same length.
+pub(super) fn apply_table_to(from: &[u8], table: &[u8; 256], to: &mut [u8]) -> bool {
+    run!(avx512: table::apply_one_to(from, table, to)).is_some()
+}
+
 /// Sets every value of each channel through the channel's table.
 pub(super) fn apply_tables(pixels: &mut [u8], tables: &[[u8; 256]; 3]) -> bool {
     run!(avx512: table::apply_three(pixels, tables)).is_some()
@@ -86,6 +91,15 @@ pub(super) fn reverse_pixels(pixels: &mut [u8]) -> bool {
 pub(super) fn mirror_rows(pixels: &mut [u8], stride: usize) -> bool {
     run!(avx512: moves::mirror_avx512(pixels, stride), avx2: moves::mirror_avx2(pixels, stride))
         .is_some()
+}
+
+/// Writes the pixels of each row of `stride` bytes in reverse order.
+pub(super) fn reverse_rows_to(from: &[u8], stride: usize, to: &mut [u8]) -> bool {
+    run!(
+        avx512: moves::reverse_to_avx512(from, stride, to),
+        avx2: moves::reverse_to_avx2(from, stride, to)
+    )
+    .is_some()
 }
 
 /// Blurs all but the border of an image of at least 5 rows.

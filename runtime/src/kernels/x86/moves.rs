@@ -54,6 +54,47 @@ pub(super) fn mirror_avx512(pixels: &mut [u8], stride: usize) {
     }
 }
 
+/// Each row of `stride` bytes of one slice in reverse order into the other, of
+/// the same length.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
+pub(super) fn reverse_to_avx512(from: &[u8], stride: usize, to: &mut [u8]) {
+    let indices = load_512(&REVERSE);
+    for (from, to) in from.chunks_exact(stride).zip(to.chunks_exact_mut(stride)) {
+        let (from_start, from) = from.as_rchunks::<48>();
+        let (to, to_end) = to.as_chunks_mut::<48>();
+        for (to, from) in to.iter_mut().zip(from.iter().rev()) {
+            store_48(to, _mm512_permutexvar_epi8(indices, load_some_512(from)));
+        }
+        if !to_end.is_empty() {
+            // The reverse of fewer pixels starts that many pixels later.
+            let skipped = _mm512_set1_epi8((48 - to_end.len()) as i8);
+            let indices = _mm512_sub_epi8(indices, skipped);
+            let end = _mm512_permutexvar_epi8(indices, load_some_512(from_start));
+            store_some_512(to_end, end);
+        }
+    }
+}
+
+/// As [`reverse_to_avx512`].
+#[target_feature(enable = "avx2")]
+pub(super) fn reverse_to_avx2(from: &[u8], stride: usize, to: &mut [u8]) {
+    for (from, to) in from.chunks_exact(stride).zip(to.chunks_exact_mut(stride)) {
+        let (from_start, from) = from.as_rchunks::<48>();
+        let (to, to_end) = to.as_chunks_mut::<48>();
+        for (to, from) in to.iter_mut().zip(from.iter().rev()) {
+            let from = from.as_chunks::<16>().0;
+            let turned = reverse_16([load_128(&from[0]), load_128(&from[1]), load_128(&from[2])]);
+            for (to, turned) in to.as_chunks_mut::<16>().0.iter_mut().zip(turned) {
+                store_128(to, turned);
+            }
+        }
+        let pixels = from_start.as_chunks::<3>().0.iter().rev();
+        for (to, from) in to_end.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+            *to = *from;
+        }
+    }
+}
+
 /// Where the bytes of 16 reversed pixels come from: for each of three vectors
 /// and each of three sources the index, or -1 for other sources.
 const REVERSE_16: [[[u8; 16]; 3]; 3] = {

@@ -33,6 +33,20 @@ pub(super) fn apply_one(values: &mut [u8], table: &[u8; 256]) {
     }
 }
 
+/// As [`apply_one`], from one slice into another of the same length.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+pub(super) fn apply_one_to(from: &[u8], table: &[u8; 256], to: &mut [u8]) {
+    let table = registers(table);
+    let (blocks, rest) = to.as_chunks_mut::<64>();
+    let (from_blocks, from_rest) = from.as_chunks::<64>();
+    for (to, from) in blocks.iter_mut().zip(from_blocks) {
+        store_512(to, look_up(load_512(from), &table));
+    }
+    if !rest.is_empty() {
+        store_some_512(rest, look_up(load_some_512(from_rest), &table));
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn look_up(values: __m512i, table: &Registers) -> __m512i {
