@@ -57,6 +57,7 @@ mod recipe_file;
 mod selection;
 #[cfg(feature = "daemon")]
 mod shrink;
+mod slot_memory;
 #[cfg(feature = "engine")]
 mod sources;
 #[cfg(feature = "engine")]
@@ -88,6 +89,7 @@ pub use recipe_file::{check_recipe_name, read_recipe};
 pub use selection::{EpochSamples, HashSplit, SampleOptions, Sampling, SplitPart};
 #[cfg(feature = "daemon")]
 pub use shrink::Shrink;
+pub use slot_memory::SlotMemory;
 #[cfg(feature = "engine")]
 pub use sources::{Sources, SourcesReader};
 #[cfg(feature = "engine")]

@@ -21,6 +21,7 @@ from torch.utils.dlpack import from_dlpack
 
 from ddas._errors import EpochMismatch, Error, StateError, StreamFinished
 from ddas._loader import Loader
+from ddas._pinning import pin
 from ddas._state import place_in, state_of
 from ddas._stream import Batch, Batches, Position, StreamInfo, connect
 
@@ -58,21 +59,25 @@ class DataLoader:
 
     An NHWC stream's `images.permute(0, 3, 1, 2)` is a channels-last tensor without copying.
 
-    Tensors are copies in ordinary memory (pinned with `pin_memory`), made with
-    the GIL released. PyTorch has no read-only tensors: an in-place operation on
-    a view of a daemon's memory would end the process with SIGSEGV, and a tensor
-    kept for long would hold the loader up. One memory copy buys tensors that
-    behave like any other.
+    Tensors are copies in ordinary memory, made with the GIL released. PyTorch
+    has no read-only tensors: an in-place operation on a view of a daemon's
+    memory would end the process with SIGSEGV, and a tensor kept for long would
+    hold the loader up. One memory copy buys tensors that behave like any other.
+    For a CUDA device no such copy is made: the slots are page-locked
+    where they are, and the device copies out of them.
 
     - `rank`: which of the stream's `world_size` parts to read. Left out, it is
       what the launcher says (torchrun, Slurm, Open MPI, Kubernetes) when there are several.
     - `timeout`: longest wait for a batch in seconds; None waits for as long as it takes.
-    - `device`: where the tensors are moved after the copy, if given.
-    - `pin_memory`: copy into page-locked memory, so that moving to a GPU overlaps
-      with its work. Left out, it is done when `device` is a CUDA device.
+    - `device`: where the tensors are moved, if given; to a CUDA device asynchronously, on its current stream.
+    - `pin_memory`: page-lock the slots (once, by registering them with CUDA), so that moving to a GPU needs no copy before
+      it and overlaps with its work. Left out, it is done when `device` is a CUDA device. Without `device`, tensors
+      are then the slots themselves, as with `copy=False`. With `copy=True`, or where CUDA refuses the memory (one
+      warning says why), batches are copied into page-locked memory instead.
     - `wait`: how long to look for a daemon that has not started yet, in seconds.
     - `copy=False`: tensors are the slots themselves, given back when the last tensor made from one is gone. At most
       `slots` batches can be alive then. Tensors of a `Loader` may be changed in place, those of a daemon **never**.
+      `copy=True`: never the slots. Left out: copies, unless the slots are page-locked.
     - `indices=True`: each item has a third tensor, the samples' numbers in the dataset (int64).
     - `repeat=True`: after the last epoch comes the first again, for validation say. Not with a daemon, which ends.
     - `environment=False`: no launcher is asked for the rank.
@@ -92,7 +97,7 @@ class DataLoader:
         pin_memory: bool | None = None,
         wait: float = 2.0,
         *,
-        copy: bool = True,
+        copy: bool | None = None,
         indices: bool = False,
         repeat: bool = False,
         environment: bool = True,
@@ -104,19 +109,23 @@ class DataLoader:
             raise ValueError(f'`targets` must be "labels" or "soft", got {targets!r}')
         self._soft = targets == "soft"
         self._device = None if device is None else torch.device(device)
+        on_cuda = self._device is not None and self._device.type == "cuda"
         if pin_memory is None:
-            pin_memory = copy and self._device is not None and self._device.type == "cuda"
-        if pin_memory and not copy:
-            raise ValueError("pin_memory copies into page-locked memory, so it cannot be combined with copy=False")
+            pin_memory = on_cuda
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
-        self._pin_memory = pin_memory
-        self._copying = copy
         self._with_indices = indices
         self._stream = _open(source, rank, timeout, wait, environment, start, dataset)
         if repeat and not isinstance(self._stream, Loader):
             raise ValueError("repeat=True needs a dataset or a ddas.Loader: a daemon's stream ends with its last epoch")
         self._repeat = repeat
+        self._pinned = None
+        if pin_memory and copy is not True:
+            self._pinned = pin(self._stream, self._device if on_cuda else None, copying=copy is None)
+        self._unpin = None if self._pinned is None else self._pinned.close_with(self)
+        self._copying = self._pinned is None if copy is None else copy
+        # Copies go into page-locked memory.
+        self._pin_memory = pin_memory and self._copying
         # The batch that comes next; until a daemon's first one has come, what its start lets expect.
         self._next = self._stream.next_position
         self._epoch = self._next.epoch
@@ -207,6 +216,9 @@ class DataLoader:
     def close(self) -> None:
         """Leaves the stream, or ends the loader's threads."""
         self._held = None
+        if self._unpin is not None:
+            self._unpin()
+            self._pinned = None
         self._stream.close()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -216,17 +228,18 @@ class DataLoader:
     def _one_epoch(self, loop: int) -> Iterator[tuple[Any, ...]]:
         batch = self._first_batch()
         while True:
-            tensors = self._tensors(batch)
+            tensors = [self._tensors(batch)]
             last = batch.is_last_of_epoch
             self._epoch = batch.epoch
             self._next = self._stream.next_position
             del batch  # the slot goes back before the trainer works on the copy
-            yield tensors
-            del tensors
+            yield tensors.pop()  # without a reference here that would outlive the trainer's
             if loop != self._loops:
                 raise Error("another loop over this DataLoader was started before this one had finished")
             if last:
                 self._epoch = self._next.epoch
+                if self._pinned is not None:
+                    self._pinned.settle()  # between epochs nobody is held up
                 return
             batch = self._receive()
 
@@ -257,6 +270,8 @@ class DataLoader:
         return batch
 
     def _receive(self) -> Batch:
+        if self._pinned is not None:
+            self._pinned.make_room()
         batch = self._stream.receive()
         if batch is None:
             raise StreamFinished(f"all {self.epochs} epochs have been delivered; there is no further one")
@@ -265,15 +280,22 @@ class DataLoader:
     def _tensors(self, batch: Batch) -> tuple[Any, ...]:
         """Images and targets (and numbers of the samples), where the trainer wants them."""
         tensors = self._copies(batch) if self._copying else self._views(batch)
+        moved = False
+        if self._pinned is not None:
+            if self._device is not None and self._device.type == "cuda":
+                tensors, moved = self._pinned.to_device(tensors, batch, self._device), True
+            else:
+                self._pinned.lend(batch)
         if self._with_indices:
-            tensors.append(torch.from_numpy(batch.indices.astype("int64")))
-        if self._device is not None:
+            numbers = torch.from_numpy(batch.indices.astype("int64"))
+            tensors.append(numbers.to(self._device) if moved else numbers)
+        if self._device is not None and not moved:
             tensors = [tensor.to(self._device, non_blocking=self._pin_memory) for tensor in tensors]
-        numbers = [tensors.pop()] if self._with_indices else []
+        last = [tensors.pop()] if self._with_indices else []
         images, *targets = tensors
         if self._soft:
-            return images, soft_targets(self.info.classes, *targets), *numbers
-        return images, tuple(targets) if self.info.mixes else targets[0], *numbers
+            return images, soft_targets(self.info.classes, *targets), *last
+        return images, tuple(targets) if self.info.mixes else targets[0], *last
 
     def _views(self, batch: Batch) -> list[torch.Tensor]:
         arrays = [batch.array("images"), batch.array("labels")]

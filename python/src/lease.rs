@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ddas_loader::{EmbeddedBatch, ring};
+use ddas_loader::{EmbeddedBatch, SlotMemory, ring};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
@@ -29,6 +29,25 @@ pub(crate) enum Batch {
     Ring(ring::ReadBatch),
     /// Memory of this process, the trainer's alone while it has it.
     Embedded(EmbeddedBatch),
+}
+
+/// Where the batches of a stream lie, mapped for as long as the object lives.
+#[pyclass(frozen, module = "ddas._ddas")]
+pub(crate) struct Memory(pub(crate) SlotMemory);
+
+#[pymethods]
+impl Memory {
+    /// Address and bytes of each mapping.
+    #[getter]
+    fn regions(&self) -> Vec<(usize, usize)> {
+        self.0.regions().to_vec()
+    }
+
+    /// Whether the pages may be written to.
+    #[getter]
+    fn writable(&self) -> bool {
+        self.0.is_writable()
+    }
 }
 
 /// Bytes that stay where they are, and lent, as long as they are exported.
@@ -272,6 +291,12 @@ impl Lease {
             }
         }
         self.validate()
+    }
+
+    /// Buffers and capsules made from the batch and not yet given up.
+    #[getter]
+    fn exports(&self) -> usize {
+        self.lent.exports.load(Ordering::Acquire)
     }
 
     /// Raises `Evicted` if the daemon has taken the slot back, so that what was read may be torn.

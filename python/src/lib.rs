@@ -11,7 +11,7 @@
 //! | `augment` | `Operation`, `Augmenter`: operations and policies on packed pixels |
 //! | `stream` | `Consumer`: a daemon's batches |
 //! | `loader` | `Embedded`: the same batches made in this process; `placement`: its rank |
-//! | `lease` | `Lease`: a batch that this process holds |
+//! | `lease` | `Lease`: a batch that this process holds; `Memory`: where batches lie |
 //! | `buffer`, `dlpack` | `Array`: its arrays, lent without copies; with `lease` the only unsafe code |
 
 #![deny(unsafe_code)]
@@ -39,7 +39,7 @@ mod _ddas {
     #[pymodule_export]
     use crate::buffer::Array;
     #[pymodule_export]
-    use crate::lease::Lease;
+    use crate::lease::{Lease, Memory};
     #[pymodule_export]
     use crate::loader::{Embedded, placement};
     #[pymodule_export]

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 
 use crate::arguments::up_to;
 use crate::errors;
-use crate::lease::{Batch, Lease};
+use crate::lease::{Batch, Lease, Memory};
 use crate::policy::Policy;
 use crate::waiting::{Look, duration, wait};
 
@@ -176,6 +176,14 @@ impl Embedded {
             .detach(|| self.lock().as_ref().map(EmbeddedLoader::next_position))
             .ok_or_else(closed)?;
         Ok((next.epoch, next.step))
+    }
+
+    /// The memory that batches lie in.
+    fn memory(&self, py: Python<'_>) -> PyResult<Memory> {
+        self.check_process()?;
+        py.detach(|| self.lock().as_ref().map(EmbeddedLoader::memory))
+            .map(Memory)
+            .ok_or_else(closed)
     }
 
     /// How far the workers are and what they spent their time on, as JSON; None after a defect that lost them.

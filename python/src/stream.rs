@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors;
-use crate::lease::{Batch, Lease};
+use crate::lease::{Batch, Lease, Memory};
 use crate::waiting::{Look, duration, wait};
 
 /// Pause between looks for a daemon that has not started yet.
@@ -92,9 +92,7 @@ impl Consumer {
                 self.check_process()?;
                 let received = py.detach(|| self.lock().as_mut().map(|open| open.receive(slice)));
                 match received {
-                    None => Err(errors::StreamClosed::new_err(
-                        "the stream is closed; call ddas.connect again",
-                    )),
+                    None => Err(closed()),
                     Some(Ok(batch)) => Ok(Look::Found(batch)),
                     Some(Err(ring::Error::TimedOut { .. })) => Ok(Look::Nothing),
                     Some(Err(error)) => Err(errors::ring(error)),
@@ -115,6 +113,15 @@ impl Consumer {
                 name = self.name,
                 seconds = timeout.unwrap_or_default().as_secs_f64(),
             ))),
+        }
+    }
+
+    /// The shared memory that batches lie in.
+    fn memory(&self) -> PyResult<Memory> {
+        self.check_process()?;
+        match self.lock().as_ref() {
+            Some(consumer) => Ok(Memory(consumer.memory())),
+            None => Err(closed()),
         }
     }
 
@@ -141,6 +148,10 @@ impl Consumer {
             user,
         }))
     }
+}
+
+fn closed() -> PyErr {
+    errors::StreamClosed::new_err("the stream is closed; call ddas.connect again")
 }
 
 /// Number of ranks of the stream `name`; waits like [`Consumer::new`].

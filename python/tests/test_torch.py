@@ -373,8 +373,6 @@ def test_without_copies(dataset: Dataset, dtype: str) -> None:
     assert len(addresses) <= 2, "the slots themselves"
     with pytest.raises(ddas.HoldsAllSlots, match="slots"):
         list(loader)
-    with pytest.raises(ValueError, match="copy=False"):
-        DataLoader(dataset.path, copy=False, pin_memory=True, **SETTINGS)
 
 
 @pytest.mark.parametrize("copy", [True, False])

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, one_line};
 use crate::plan::{BatchPart, PlanError, Position};
 use crate::ring::StreamInfo;
 use crate::ring::budget::budget;
+use crate::slot_memory::SlotMemory;
 use crate::stream::Stream;
 use pool::{Lent, Pool, PoolSink, Shape};
 
@@ -181,6 +182,11 @@ impl EmbeddedLoader {
     /// What a consumer of the same stream would be told, `daemon_pid` being this process.
     pub fn info(&self) -> &StreamInfo {
         &self.info
+    }
+
+    /// The memory that batches lie in, mapped for reading and writing as long as the value lives.
+    pub fn memory(&self) -> SlotMemory {
+        self.pool.memory()
     }
 
     /// The place of the batch that [`EmbeddedLoader::receive`] returns next; behind the last epoch at the end.

@@ -12,6 +12,7 @@ use super::EmbeddedError;
 use crate::engine::{BatchSink, BatchSlot, MixingRoom};
 use crate::error::{Error, Result};
 use crate::plan::BatchPart;
+use crate::slot_memory::SlotMemory;
 
 /// Regions of a slot begin at multiples of this, as in the ring.
 const ALIGNMENT: usize = 64;
@@ -104,6 +105,8 @@ pub(super) struct Pool {
     pub(super) slots: usize,
     /// The process that made it. Looked at before the lock is: another thread may hold that at a fork.
     owner: u32,
+    /// Address and bytes of every slot's memory, wherever it is at the moment: it is unmapped with the pool.
+    regions: Vec<(usize, usize)>,
     state: Mutex<State>,
     /// A slot became free, a batch ready, or the run ended.
     changed: Condvar,
@@ -121,13 +124,19 @@ struct State {
 
 impl Pool {
     pub(super) fn new(shape: Shape, slots: usize) -> Result<Arc<Pool>> {
-        let free = (0..slots).map(|_| Memory::new(shape.bytes()));
+        let free = (0..slots)
+            .map(|_| Memory::new(shape.bytes()))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(Pool {
+            regions: free
+                .iter()
+                .map(|memory| (memory.start.as_ptr().addr(), memory.bytes))
+                .collect(),
             shape,
             slots,
             owner: std::process::id(),
             state: Mutex::new(State {
-                free: free.collect::<Result<_>>()?,
+                free,
                 ready: VecDeque::with_capacity(slots),
                 held: 0,
                 outcome: None,
@@ -149,6 +158,11 @@ impl Pool {
             owner: self.owner,
             user,
         })
+    }
+
+    /// The memory of all slots. Batches that are out keep the pool, so that nothing is unmapped before it.
+    pub(super) fn memory(self: &Arc<Self>) -> SlotMemory {
+        SlotMemory::new(self.regions.clone(), true, Arc::clone(self) as _)
     }
 
     /// Wakes whoever waits, to look at flags that changed.

@@ -14,6 +14,7 @@ use super::protocol::{Hello, PROTOCOL, Reply, Request, StartFrom, StreamInfo};
 use super::segment::Segment;
 use super::socket;
 use super::sync::{self, load_acquire, load_acquire_u32, monotonic_nanoseconds};
+use crate::slot_memory::SlotMemory;
 
 /// A ready batch is often only a moment away: look this long before sleeping.
 const SPIN: Duration = Duration::from_micros(20);
@@ -39,7 +40,7 @@ struct Shared {
     info: StreamInfo,
     header: Header,
     geometry: Geometry,
-    data: Segment,
+    data: Arc<Segment>,
     ack: Segment,
     released: OwnedFd,
     socket: OwnedFd,
@@ -155,7 +156,7 @@ impl Consumer {
         let Ok([data, ack, released]) = <[OwnedFd; 3]>::try_from(descriptors) else {
             return Err(Error::malformed("answer", "expected 3 descriptors"));
         };
-        let data = Segment::open(&data, false)?;
+        let data = Arc::new(Segment::open(&data, false)?);
         let (header, geometry) = Header::decode(&data.copy_out::<FIXED_BYTES>(0), data.bytes())?;
         let ack = Segment::open(&ack, true)?;
         let slots = geometry.shape.slots;
@@ -203,6 +204,14 @@ impl Consumer {
     pub fn ahead(&self) -> u64 {
         let head = load_acquire(self.shared.data.u64(layout::HEAD));
         self.next.saturating_sub(head + 1)
+    }
+
+    /// The shared memory that this consumer's batches lie in, mapped for reading. It stays mapped as long as the value
+    /// lives, and does not keep the connection.
+    pub fn memory(&self) -> SlotMemory {
+        let data = &self.shared.data;
+        let region = (data.address(), data.bytes());
+        SlotMemory::new(vec![region], false, Arc::clone(data) as _)
     }
 
     /// Batches received and not yet released.

@@ -105,6 +105,11 @@ impl Segment {
         })
     }
 
+    /// Where it begins in this process.
+    pub(super) fn address(&self) -> usize {
+        self.start.as_ptr().addr()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
