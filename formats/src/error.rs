@@ -90,6 +90,15 @@ pub enum Error {
     },
 }
 
+/// Bytes that a file system has.
+struct Room {
+    free: u64,
+    total: u64,
+}
+
+/// Free bytes below which a file system counts as full: LMDB writes up to 64 pages at once.
+const NEARLY_NOTHING: u64 = 64 * 4096;
+
 impl Error {
     /// An [`Error::Field`] for `field`.
     pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -124,18 +133,46 @@ impl Error {
 
     /// LMDB failed on the file in `folder`; made for `map_err`.
     pub(crate) fn lmdb(folder: &Path) -> impl FnOnce(heed::Error) -> Self + '_ {
-        |error| match error {
+        move |error| match error {
             // LMDB makes this of a write that the system cut short, and throws the reason away.
             heed::Error::Io(source)
                 if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
             {
-                Error::file(
-                    folder,
-                    format!("{source}; the disk may be full, or a limit on file sizes reached"),
-                )
+                let room = rustix::fs::statvfs(folder).ok().map(|disk| Room {
+                    free: disk.f_bavail.saturating_mul(disk.f_frsize),
+                    total: disk.f_blocks.saturating_mul(disk.f_frsize),
+                });
+                Error::cut_short(folder, source, room)
             }
             heed::Error::Io(source) => Error::io(folder)(source),
             error => Error::file(folder, format!("LMDB: {error}")),
+        }
+    }
+
+    /// The system took only a part of a write to `folder`'s file system, where there is `room` now.
+    fn cut_short(folder: &Path, source: std::io::Error, room: Option<Room>) -> Self {
+        match room {
+            // What is left is less than what was to be written at once.
+            Some(Room { free, total }) if free < NEARLY_NOTHING => {
+                Error::io(folder)(std::io::Error::new(
+                    std::io::ErrorKind::StorageFull,
+                    format!(
+                        "{}: {free} of the file system's {total} bytes are free; make room there, or write elsewhere",
+                        std::io::Error::from(rustix::io::Errno::NOSPC)
+                    ),
+                ))
+            }
+            Some(Room { free, total }) => Error::file(
+                folder,
+                format!(
+                    "{source}; {free} of the file system's {total} bytes are free, so a quota or a limit on file sizes may \
+                     be reached, or the disk broken"
+                ),
+            ),
+            None => Error::file(
+                folder,
+                format!("{source}; the disk may be full, or a limit on file sizes reached"),
+            ),
         }
     }
 
@@ -155,5 +192,42 @@ impl Error {
             }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_cut_short_by_a_full_file_system_says_so_with_the_numbers() {
+        let cut = |room| {
+            let source = std::io::Error::from(rustix::io::Errno::IO);
+            Error::cut_short(Path::new("out.lmdb"), source, room)
+        };
+        let full = cut(Some(Room {
+            free: 8192,
+            total: 2 << 20,
+        }));
+        let Error::Io { source, .. } = &full else {
+            panic!("{full}")
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        let text = full.to_string();
+        assert!(
+            text.starts_with("out.lmdb: No space left on device")
+                && text.contains("8192 of the file system's 2097152 bytes are free"),
+            "{text}"
+        );
+        let limited = cut(Some(Room {
+            free: 1 << 30,
+            total: 2 << 30,
+        }));
+        let text = limited.to_string();
+        assert!(
+            text.contains("Input/output error") && text.contains("quota"),
+            "{text}"
+        );
+        assert!(cut(None).to_string().contains("may be full"));
     }
 }

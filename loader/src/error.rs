@@ -84,11 +84,11 @@ pub enum Error {
     },
     /// The record of a sample is damaged.
     #[error(
-        "{source}; `ddas-loader verify` lists every damaged sample, and packing the source again repairs them"
+        "{reason}; `ddas-loader verify` lists every damaged sample, and packing the source again repairs them"
     )]
     Damaged {
         /// What is wrong with it.
-        source: ddas_formats::Error,
+        reason: String,
     },
     /// A worker panicked: a defect of this program, not of its input.
     #[error("a worker panicked on sample {index} of {} (needed at {at}): {message}", dataset.display())]

@@ -206,7 +206,10 @@ fn list_tar(source: &Path, expected: &str) -> Result<Listing> {
     for (number, entry) in entries.enumerate() {
         let entry = entry.map_err(|error| match number {
             0 => not_tar(&format!("not a tar archive: {error}")),
-            _ => Error::file(source, format!("damaged after {number} entries: {error}")),
+            _ => Error::file(
+                source,
+                format!("damaged after {}: {error}", counted_entries(number)),
+            ),
         })?;
         add_entry(&mut listing, source, &entry)?;
         end = entry.raw_file_position().saturating_add(entry.size());
@@ -230,6 +233,14 @@ pub(super) fn check_end(source: &Path, length: u64, end: u64) -> Result<()> {
         return Err(Error::file(source, reason));
     }
     Ok(())
+}
+
+/// "1 entry", "2 entries".
+pub(crate) fn counted_entries(number: usize) -> String {
+    match number {
+        1 => "1 entry".to_owned(),
+        _ => format!("{number} entries"),
+    }
 }
 
 fn add_entry<R: Read>(

@@ -307,7 +307,7 @@ impl Samples<'_> {
         let label = match &sample.label {
             Some(Ok(label)) => label,
             Some(Err(reason)) => return Err(reason.clone()),
-            None => return Err("no label: expected a member `cls` with the number of its class, or `txt` with the name".into()),
+            None => return Err("no label".into()),
         };
         let classes = self.classes.names.len();
         match label {

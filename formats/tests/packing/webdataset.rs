@@ -279,8 +279,21 @@ fn what_is_no_sample_is_named_by_shard_and_key() {
     };
     let numbers = ShardLabels::default();
     for (more, parts) in [
-        (vec![("1.cls", text("0"))], ["sample `1`", "no image"]),
-        (vec![("1.png", png(""))], ["sample `1`", "no label"]),
+        (
+            vec![
+                ("1.cls", text("0")),
+                ("1.webp", text("")),
+                ("1.json", text("{}")),
+            ],
+            [
+                "sample `1`",
+                "no image: expected a member `jpg`, `jpeg` or `png`, found `cls`, `webp` and `json`",
+            ],
+        ),
+        (
+            vec![("1.png", png(""))],
+            ["sample `1`", "or `txt` with the name, found `png`"],
+        ),
         (
             vec![("1.png", png("")), ("1.txt", text("cat"))],
             ["sample `1`", "no member `cls`, which other samples have"],

@@ -213,7 +213,15 @@ fn fill_one<S: BatchSlot>(
         Some(found) => reader.get_located(found),
         None => reader.get(index),
     };
-    let sample = sample.map_err(|source| Error::Damaged { source })?;
+    let sample = sample.map_err(|error| Error::Damaged {
+        reason: match error {
+            // Dataset and number are told by who asked for the sample.
+            ddas_formats::Error::DamagedSample { reason, .. } => {
+                format!("its record is damaged: {reason}")
+            }
+            other => other.to_string(),
+        },
+    })?;
     let read = began.elapsed();
     *place.label = sample.label;
     *place.index = index;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::pack::source::{TarEntry, check_end};
+use crate::pack::source::{TarEntry, check_end, counted_entries};
 use crate::{Error, Result};
 
 const IMAGES: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -181,7 +181,10 @@ impl<'a> Lister<'a> {
                     path,
                     format!("not a tar archive: {error}; expected .tar or .tar.gz shards"),
                 ),
-                _ => Error::file(path, format!("damaged after {number} entries: {error}")),
+                _ => Error::file(
+                    path,
+                    format!("damaged after {}: {error}", counted_entries(number)),
+                ),
             })?;
             end = entry.raw_file_position().saturating_add(entry.size());
             if let Some(length) = length
@@ -211,7 +214,8 @@ impl<'a> Lister<'a> {
             self.close();
             let sample = Sample {
                 key: key.to_owned(),
-                image: Err("no image: expected a member `jpg`, `jpeg` or `png`".into()),
+                // Until one comes; `close` says what came instead.
+                image: Err(String::new()),
                 label: None,
                 label_member: "",
             };
@@ -286,16 +290,44 @@ impl<'a> Lister<'a> {
         if let Some(Open {
             mut sample,
             complaint,
-            ..
+            members,
         }) = self.open.take()
         {
             if let Some(complaint) = complaint {
                 sample.image = Err(complaint);
+            } else if sample.image.is_err() {
+                sample.image = Err(format!(
+                    "no image: expected a member `jpg`, `jpeg` or `png`, found {}",
+                    listed(&members)
+                ));
             }
-            if let (None, Some(field)) = (&sample.label, self.field) {
-                sample.label = Some(Err(format!("no member `json` with a field `{field}`")));
-            }
+            sample.label.get_or_insert_with(|| {
+                let expected = match self.field {
+                    Some(field) => format!("no member `json` with a field `{field}`"),
+                    None => "no label: expected a member `cls` with the number of its class, or `txt` with the name"
+                        .to_owned(),
+                };
+                Err(format!("{expected}, found {}", listed(&members)))
+            });
             self.samples.push(sample);
+        }
+    }
+}
+
+/// "`cls` and `txt`": the first of a sample's members.
+fn listed(members: &[String]) -> String {
+    const MOST: usize = 6;
+    let quoted = |member: &String| format!("`{}`", member.chars().take(40).collect::<String>());
+    match members {
+        [one] => quoted(one),
+        [first @ .., last] if members.len() <= MOST => {
+            let first = first.iter().map(quoted).collect::<Vec<_>>();
+            format!("{} and {}", first.join(", "), quoted(last))
+        }
+        _ => {
+            let first = members.iter().take(MOST).map(quoted).collect::<Vec<_>>();
+            let more = members.len().saturating_sub(MOST);
+            format!("{} and {more} more", first.join(", "))
         }
     }
 }
