@@ -12,7 +12,7 @@ LIBTORCH_ENV := eval "$$(scripts/libtorch-env.sh $(VENV))"
 
 .PHONY: help
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # The environment is complete only once pip has ended: hence a stamp.
 $(VENV)/.ready: python/requirements-dev.txt python/requirements-other-pillow.txt scripts/setup.sh
@@ -77,6 +77,18 @@ test-jax: build ## The JAX example, with JAX downloaded into .jax
 bench-torch: build ## Beside torch's DataLoader, 4 minutes: CIFAR=... IMAGENET=... (folders or .tar of class folders), else made here
 	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader $(PYTHON_BIN) benches/torch_dataloader.py \
 	    $(if $(CIFAR),--cifar $(CIFAR)) $(if $(IMAGENET),--imagenet $(IMAGENET))
+
+.PHONY: bench-sharing
+bench-sharing: build-loader ## The CPU of several trainers on one ring beside that of one: DATASET=... (imagenet recipe) or photos made here
+	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader python3 benches/sharing.py $(if $(DATASET),--dataset $(DATASET))
+
+.PHONY: bench-opening
+bench-opening: ## Opening ten million samples, and entering a run at sample 10^9: time and memory (1 GB in the temporary folder)
+	cargo bench -p ddas-benches --bench opening
+
+.PHONY: bench-pinning
+bench-pinning: build ## On a machine with a GPU: page-locked batches, checked and timed
+	DDAS_LOADER=$(CURDIR)/target/release/ddas-loader $(PYTHON_BIN) benches/pinning.py
 
 .PHONY: bench-peers
 bench-peers: ## Beside the other libraries, into benches/RESULTS.md: IMAGES=... CIFAR=... (folders or .tar), else pictures made here
