@@ -8,11 +8,11 @@ import logging
 import operator
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterator, Literal, NamedTuple, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, NamedTuple, SupportsIndex, TypeVar
 
 from ddas import _ddas
-from ddas._errors import StreamFinished
-from ddas._state import state_of
+from ddas._errors import EpochMismatch, StateError, StreamFinished
+from ddas._state import place_in, state_of
 
 if TYPE_CHECKING:
     import numpy
@@ -394,8 +394,8 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, and which run it is: plain numbers and text, less than 1 KiB as JSON.
 
-        It names the next batch and is the same on every rank. `Loader.load_state_dict` and
-        `ddas.torch.DataLoader.load_state_dict` go on from there, in a run of the same dataset, policy, recipe, seed,
+        It names the next batch and is the same on every rank. `load_state_dict` of a `Loader`, a `Stream` and a
+        `ddas.torch.DataLoader` go on from there, in a run of the same dataset, policy, recipe, seed,
         epochs and global batch size, and of any world size that divides that.
         """
         return state_of(self.info, self._next.epoch, self._next.step)
@@ -457,6 +457,8 @@ class Stream(Batches):
         self._finished = False
         # The batch received last.
         self._last: Position | None = None
+        # Where a loaded state wants to go on.
+        self._resume: Position | None = None
 
     def receive(self, timeout: float | None = None) -> Batch | None:
         """Waits for the next batch; None after the last batch of the last epoch.
@@ -469,6 +471,21 @@ class Stream(Batches):
         if self._finished:
             return None
         batch = self._receive(timeout)
+        while batch is not None and self._resume is not None:
+            place = Position(batch.epoch, batch.step)
+            if place >= self._resume:
+                resume, self._resume = self._resume, None
+                if place != resume:
+                    raise EpochMismatch(
+                        f"the state's place is step {resume.step} of epoch {resume.epoch}, but the daemon is at "
+                        f"step {place.step} of epoch {place.epoch}; serve with --start {resume.epoch}:{resume.step}"
+                    )
+                break
+            self._finished = batch.is_last_of_epoch and batch.epoch + 1 == self.info.epochs
+            batch = None  # its slot goes back
+            if self._finished:
+                return None
+            batch = self._receive(timeout)
         if batch is None:
             if not self._finished:
                 raise StreamFinished(self._ended_early())
@@ -478,6 +495,21 @@ class Stream(Batches):
         # batch has been given back, and the caller still holds this one.
         self._finished = batch.is_last_of_epoch and batch.epoch + 1 == self.info.epochs
         return batch
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Makes the next batch the one that `state` names: those before it are read and dropped.
+
+        A daemon goes forward only, so it must have been started there or before (`serve --start EPOCH:STEP` of the state), and
+        this must come before the first batch: `StateError` after it, or if the state is of another run, naming the
+        field that differs. The first `receive` raises `EpochMismatch` if the daemon is past the place.
+        """
+        place = Position(*place_in(self.info, state))
+        if self._last is not None:
+            raise StateError(
+                "load_state_dict must come before the first batch, for a daemon does not go back: serve with "
+                f"--start {place.epoch}:{place.step}, connect again, and load the state there"
+            )
+        self._resume = self._next = place
 
     def _ended_early(self) -> str:
         info, last = self.info, self._last

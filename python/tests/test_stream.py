@@ -562,3 +562,41 @@ def test_the_hashes_of_consume(serve: Serve, dataset: Dataset, loader_binary: Pa
     for epoch in range(2):
         joined = b"".join(struct.pack("<Q", int(digest, 16)) for e, s, digest in batches if int(e) == epoch)
         assert [epoch, "all", f"{xxhash.xxh3_64_intdigest(joined):016x}"] in [[int(e), s, digest] for e, s, digest in hashes]
+
+
+def test_a_streams_state(serve: Serve, dataset: Dataset) -> None:
+    """A stream goes on where a state says, if the daemon has not passed it; else it says what to do."""
+    serve(dataset, name="first", epochs=3)
+    with ddas.connect("first") as stream:
+        batches = []
+        for _ in range(8):
+            batch = next(stream)
+            batches.append((batch.epoch, batch.step, batch.images.copy()))
+            del batch
+            if len(batches) == 7:
+                state = stream.state_dict()
+        with pytest.raises(ddas.StateError, match="does not go back.*--start 1:1"):
+            stream.load_state_dict(state)
+    assert (state["epoch"], state["step"]) == (1, 1)
+    for name, start in (("there", "1:1"), ("before", "0:4")):
+        serve(dataset, name=name, epochs=3, start=start)
+        with ddas.connect(name) as stream:
+            stream.load_state_dict(state)
+            assert stream.next_position == (1, 1) and stream.state_dict() == state
+            batch = next(stream)
+            assert (batch.epoch, batch.step) == (1, 1) and np.array_equal(batch.images, batches[7][2])
+            del batch
+            assert sum(1 for _ in stream) == 10
+    serve(dataset, name="past", epochs=3, start="1:3")
+    with ddas.connect("past") as stream:
+        stream.load_state_dict(state)
+        with pytest.raises(ddas.EpochMismatch, match="step 1 of epoch 1.*step 3 of epoch 1.*--start 1:1"):
+            next(stream)
+    serve(dataset, name="over", epochs=3, start="2:3")
+    with ddas.connect("over") as stream:
+        stream.load_state_dict({**state, "epoch": 3, "step": 0})
+        assert list(stream) == []
+    serve(dataset, name="other", epochs=3, seed=6)
+    with ddas.connect("other") as stream:
+        with pytest.raises(ddas.StateError, match="seed"):
+            stream.load_state_dict(state)
