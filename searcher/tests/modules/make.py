@@ -2,7 +2,7 @@
 
     python searcher/tests/modules/make.py
 
-Images are batch x 3 x 12 x 12, classes two, as in tests/cli.rs. The files are small and lie
+Images are batch x 3 x 12 x 12, classes two, as in tests/cli/main.rs. The files are small and lie
 beside this program, so the tests themselves need no Python.
 """
 

@@ -209,7 +209,10 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
             search.steps_done()
         ),
         Err(error) => {
-            let kept = format!("the policy of {finished} finished epochs was kept");
+            let kept = match finished {
+                0 => "no epoch was finished, so there is no policy".to_owned(),
+                _ => format!("the policy of {finished} finished epochs was kept"),
+            };
             Err(anyhow::Error::new(error).context(kept))
         }
     }
