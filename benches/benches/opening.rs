@@ -5,7 +5,7 @@
 //! Makes datasets of 1x1 images in the temporary folder (1 GB for ten million), and opens each in a process of its own:
 //! the times begin with the process, the memory is what the process takes beyond its code.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ fn child(role: &str, path: &Path, more: &[String]) {
     );
 }
 
-fn written(path: &PathBuf, samples: u64) {
+fn written(path: &Path, samples: u64) {
     let mut writer = DatasetWriter::create(path, false).expect("a new dataset");
     for number in 0..samples {
         writer

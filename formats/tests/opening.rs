@@ -35,7 +35,7 @@ fn opening_touches_a_few_pages_however_many_samples_there_are() {
     let folder = tempfile::tempdir().unwrap();
     let [few, many] = ["few", "many"].map(|name| folder.path().join(name));
     written(&few, 1000);
-    let bytes = written(&many, 300_000);
+    let bytes = written(&many, 600_000);
     assert!(bytes > 20 << 20, "{bytes}");
 
     // Code and allocator have been used once.
@@ -44,9 +44,9 @@ fn opening_touches_a_few_pages_however_many_samples_there_are() {
 
     let (files, private) = resident();
     let dataset = Dataset::open(&many).unwrap();
-    assert_eq!(dataset.len(), 300_000);
+    assert_eq!(dataset.len(), 600_000);
     let reader = dataset.reader().unwrap();
-    for index in [0, 150_000, 299_999] {
+    for index in [0_u64, 300_000, 599_999] {
         let pixel = index.to_le_bytes();
         assert_eq!(reader.get(index).unwrap().payload, &pixel[..3]);
     }
@@ -63,6 +63,6 @@ fn opening_touches_a_few_pages_however_many_samples_there_are() {
         .unwrap()
         .for_each_label(&mut |_, label| sum += label)
         .unwrap();
-    assert_eq!(sum, 45 * 30_000);
+    assert_eq!(sum, 45 * 60_000);
     assert!(resident().0 - now.0 > bytes / 2);
 }
