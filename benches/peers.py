@@ -247,6 +247,8 @@ def main():
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     text = report.markdown(figures)
+    for line in report.headlines(figures):
+        say(line)
     if arguments.out:
         arguments.out.write_text(text)
     else:

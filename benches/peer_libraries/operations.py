@@ -211,6 +211,39 @@ def ours(operation, image):
     return lambda: ddas.apply(pixels, operation["kind"], **arguments)
 
 
+# A photo's size, and the part of it that becomes 224x224 (left, top, width, height): those of `kernels.rs`.
+PHOTO, CROP = (500, 375), (62, 40, 375, 300)
+
+
+def resized_crops():
+    """RandomResizedCrop's crop and resize, bilinear with antialias; OpenCV's nearest to that averages areas."""
+    import albumentations.augmentations.geometric.functional as geometric
+    import cv2
+    import torch
+    from PIL import Image
+    from torchvision.transforms.v2 import functional as F
+
+    image = pillow_kernels.image(*PHOTO)
+    pixels, (x, y, width, height) = numpy.array(image), CROP
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    planes = tensor.contiguous()
+    box, crop = (x, y, x + width, y + height), (slice(y, y + height), slice(x, x + width))
+    side = [224, 224]
+
+    def torchvision_v2(source):
+        return lambda: F.resized_crop(source, y, x, height, width, side, antialias=True)
+
+    # A tensor in the order of a decoder is faster there than planes; the better of both counts.
+    torchvision_times = fastest({"decoded": torchvision_v2(tensor), "planes": torchvision_v2(planes)})
+    better = min(torchvision_times, key=torchvision_times.get, default="planes")
+    return {
+        "Pillow": lambda: image.resize((224, 224), Image.Resampling.BILINEAR, box),
+        "torchvision v2": torchvision_v2(tensor if better == "decoded" else planes),
+        "OpenCV": lambda: cv2.resize(pixels[crop], (224, 224), interpolation=cv2.INTER_AREA),
+        "albumentations": lambda: geometric.resize(pixels[crop], (224, 224), cv2.INTER_AREA),
+    }
+
+
 LIBRARIES = {
     "Pillow": pillow,
     "torchvision v2": torchvision,
@@ -265,6 +298,7 @@ def main():
                 if call is not None:
                     calls[library] = call
             found[str(side)][name(operation)] = fastest(calls)
+    found["224"]["ResizedCrop"] = fastest(resized_crops())
     print(json.dumps(found))
 
 

@@ -60,8 +60,66 @@ def summary(figures):
         row += [f"{count(rate)} ({name})" if name else "-"]
         row += [ratio(results[ours]["core"] / rate) if name and ours in results else "-" for ours in OURS]
         rows.append(row)
+    ratios = [[results[ours]["core"] / best_of(results, "core")[1] for ours in OURS] for results, _ in compared(figures)]
+    if ratios:
+        means = [ratio(geometric(column)) for column in zip(*ratios)]
+        rows.append([f"**geometric mean of {len(ratios)}**", "", "", "", *(f"**{mean}**" for mean in means)])
     head = ["images per second of core time", "`ddas-loader bench`", "`ddas.Loader`", "best peer"]
     return table([*head, "bench / best", "Loader / best"], rows)
+
+
+def compared(figures):
+    """The pipelines that both of ours and some peer ran."""
+    return [
+        (results, failed)
+        for results, failed in figures["one"].values()
+        if all(ours in results for ours in OURS) and best_of(results, "core")[0]
+    ]
+
+
+def behind(figures):
+    """Every row in which somebody else is the best, and by how much."""
+    lines = []
+    for title, (results, _) in figures["one"].items():
+        name, rate = best_of(results, "core")
+        for ours in OURS:
+            if name and ours in results and results[ours]["core"] < rate:
+                lines.append(f"{TITLES[title]}: {ours} {count(results[ours]['core'])} images per core second, {name} {count(rate)}")
+    for side, found in figures["operations"].items():
+        for operation, times in found.items():
+            peers = {name: times[name] for name in PEERS if name in times}
+            name = min(peers, key=peers.get, default=None)
+            if name and "ours" in times and times["ours"] > peers[name]:
+                lines.append(f"{operation} at {side}x{side}: {times['ours']:.2f} us, {name} {peers[name]:.2f}")
+    return lines
+
+
+def headlines(figures):
+    """The figures that matter most, as lines of text."""
+    lines = []
+    pairs = [(results[ours]["core"] / best_of(results, "core")[1], ours) for results, _ in compared(figures) for ours in OURS]
+    for ours in OURS:
+        values = [value for value, name in pairs if name == ours]
+        if values:
+            lines.append(f"{ours}: {ratio(geometric(values))} times the best peer of each of {len(values)} pipelines (geometric mean)")
+    for side, found in figures["operations"].items():
+        for against, times in (("Pillow", against_pillow(found)), ("the best peer of each", against_best(found))):
+            if times:
+                lines.append(f"operations at {side}x{side}: {geometric(times):.1f} times as fast as {against} (geometric mean of {len(times)})")
+    lost = behind(figures)
+    return [*lines, "behind the best peer: " + ("nowhere" if not lost else ""), *(f"  {line}" for line in lost)]
+
+
+def against_pillow(found):
+    return [times["Pillow"] / times["ours"] for times in found.values() if "Pillow" in times and "ours" in times]
+
+
+def against_best(found):
+    return [
+        min(times[name] for name in PEERS if name in times) / times["ours"]
+        for times in found.values()
+        if "ours" in times and any(name in times for name in PEERS)
+    ]
 
 
 def pipeline(figures, title):
@@ -99,25 +157,22 @@ def geometric(values):
 def operations(figures):
     text = ""
     for side, found in figures["operations"].items():
-        rows, against_pillow, against_best = [], [], []
+        rows = []
         for operation, times in found.items():
             ours, peers = times.get("ours"), {name: times[name] for name in PEERS if name in times}
             if ours is None or not peers:
                 continue
             name = min(peers, key=peers.get)
-            against_best.append(peers[name] / ours)
-            if "Pillow" in times:
-                against_pillow.append(times["Pillow"] / ours)
             cells = [f"**{times[peer]:.1f}**" if peer == name else f"{times[peer]:.1f}" if peer in times else "-" for peer in PEERS]
             through = f"{times['ddas.apply']:.1f}" if "ddas.apply" in times else "-"
             rows.append([operation, *cells, f"{ours:.2f}", through, ratio(ours / peers[name])])
         text += f"### {side}x{side}\n\n"
         text += table(["operation", *PEERS, "DDAS kernel", "`ddas.apply`", "kernel / best peer"], rows) + "\n"
         if rows:
-            slower = sum(value < 1 for value in against_best)
+            slower = sum(value < 1 for value in against_best(found))
             text += (
-                f"The geometric mean over these operations: the kernel is {geometric(against_pillow):.1f} times as fast as Pillow and "
-                f"{geometric(against_best):.1f} times as fast as the best peer of each; {slower} of {len(rows)} are slower than that.\n\n"
+                f"The geometric mean over these operations: the kernel is {geometric(against_pillow(found)):.1f} times as fast as Pillow and "
+                f"{geometric(against_best(found)):.1f} times as fast as the best peer of each; {slower} of {len(rows)} are slower than that.\n\n"
             )
     return text
 
@@ -188,7 +243,8 @@ def markdown(figures):
             f"busy too. Medians of {figures['rounds']} round{'s' * (figures['rounds'] > 1)} of {figures['seconds']} s or one batch; while one library runs, all others are "
             f"stopped. {spread(figures)}\n",
             summary(figures),
-            "`ddas-loader bench` is the engine alone, a new process each round (its start is counted); `ddas.Loader` is a Python program that "
+            "Nobody's start is counted: each program is measured once its first batches have come, ours once every slot of the engine has been "
+            "used. `ddas-loader bench` is the engine alone, a new process each round; `ddas.Loader` is a Python program that "
             "receives the batches as NumPy arrays. Peers' batches are taken where they leave them, too: torch tensors, from DALI its "
             "own memory. With one thread torch's DataLoader works in the program itself (`num_workers=0`), which is its cheapest way; with "
             "more it has that many worker processes, and handing f32 batches over is part of the cost.\n",
@@ -208,7 +264,10 @@ def markdown(figures):
             "theirs. Ratios below 1 mean that we need less time than the best peer.\n",
             operations(figures).rstrip() + "\n",
         ]
+    lost = behind(figures)
     parts += [
+        "## Where we are not the best\n",
+        "".join(f"- {line}\n" for line in lost) or "Nowhere in this run.\n",
         "## Limits of this machine\n",
         limits(figures),
         "## Read this before comparing\n",
@@ -216,6 +275,8 @@ def markdown(figures):
         "are not, and torchvision's on tensors not always. Nobody is charged for that here.\n"
         "- OpenCV's linear resize (albumentations) and kornia-rs' have no antialias: they read four pixels for each that they make, "
         "whatever the scale, and alias. Pillow, torchvision, DALI (as set here) and DDAS filter over the whole area.\n"
+        "- ResizedCrop is RandomResizedCrop's crop of 375x300 pixels and its resize, bilinear with antialias. OpenCV (and albumentations) can "
+        "average areas instead, which is timed here; kornia-rs has nothing of the kind.\n"
         "- DALI's and FFCV's threads spin while they wait, which costs core time; with one thread they seldom wait here.\n"
         "- FFCV decodes whole images, with the fast and less exact inverse transform of libjpeg-turbo; and by default it encodes JPEGs anew at "
         "quality 90, which is avoided here.\n"
