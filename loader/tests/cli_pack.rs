@@ -256,7 +256,11 @@ fn bench_accounts_for_the_time_of_every_stage() {
         )
         .succeeded();
     let measured: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert!(measured["samples"].as_u64().unwrap() >= 64);
+    let samples = measured["samples"].as_u64().unwrap();
+    assert!(samples >= 64);
+    let number = |name: &str| measured[name].as_f64().unwrap();
+    let images = number("images_per_core_second") * number("core_seconds");
+    assert!((images / samples as f64 - 1.0).abs() < 1e-6, "{images}");
     let stages = measured["stages"].as_array().unwrap();
     let names: Vec<&str> = stages
         .iter()
