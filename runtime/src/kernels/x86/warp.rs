@@ -1,12 +1,12 @@
-//! Warps that interpolate, by AVX2: linear ones 4 pixels at a time in double
-//! precision, cubic ones (and what lies at the edge) one pixel at a time, its
-//! three channels side by side. There are no gathers of single bytes to wait
-//! for, which is what the plain version, 8 pixels at a time, does most. Each
-//! operation is rounded as there.
+//! Warps that interpolate, by AVX2: 4 pixels at a time in double precision, at
+//! the edge one pixel at a time, its three channels side by side. There are no
+//! gathers of single bytes to wait for, which is what the plain version, 8
+//! pixels at a time, does most. Each operation is rounded as there.
 
 use std::arch::x86_64::*;
 
 use super::super::interpolate::{Line, coordinate, split};
+use super::interpolate::fits;
 use super::memory::load_128;
 
 /// The image read from.
@@ -53,19 +53,25 @@ fn for_pixels(
     out: &mut [[u8; 3]],
     sample: impl Fn((i32, i32), (__m256d, __m256d)) -> __m256d,
 ) {
-    for (column, out) in (first..).zip(out) {
-        let (left, x) = split(coordinate(line.x, column) - 0.5);
-        let (upper, y) = split(coordinate(line.y, column) - 0.5);
-        let values = sample((upper, left), (_mm256_set1_pd(x), _mm256_set1_pd(y)));
-        let values = _mm256_cvttpd_epi32(values);
-        let values = _mm_packs_epi32(values, values);
-        let values = _mm_packus_epi16(values, values);
-        let [red, green, blue, _] = _mm_cvtsi128_si32(values).to_le_bytes();
-        *out = [red, green, blue];
+    for (run, out) in out.chunks_mut(RUN).enumerate() {
+        let mut places = [((0, 0), (0.0, 0.0)); RUN];
+        for (place, column) in places[..out.len()].iter_mut().zip(first + run * RUN..) {
+            let (left, x) = split(coordinate(line.x, column) - 0.5);
+            let (upper, y) = split(coordinate(line.y, column) - 0.5);
+            *place = ((upper, left), (x, y));
+        }
+        for (out, (corner, (x, y))) in out.iter_mut().zip(places) {
+            let values = sample(corner, (_mm256_set1_pd(x), _mm256_set1_pd(y)));
+            let values = _mm256_cvttpd_epi32(values);
+            let values = _mm_packs_epi32(values, values);
+            let values = _mm_packus_epi16(values, values);
+            let [red, green, blue, _] = _mm_cvtsi128_si32(values).to_le_bytes();
+            *out = [red, green, blue];
+        }
     }
 }
 
-/// Pixels worked on at a time by [`bilinear`].
+/// Pixels worked on at a time.
 const LANES: usize = 4;
 
 /// Pixels whose places are found before the first of them is read: finding,
@@ -75,18 +81,16 @@ const RUN: usize = 64;
 
 /// Where pixels read, along one axis.
 struct Axis {
-    /// Index of the pixel before the position, 0 at least.
+    /// Index of the pixel before the position.
     index: __m128i,
     /// Distance from its centre, in 0..1.
     fraction: __m256d,
 }
 
-/// Positions within `size` pixels, [`coordinate`] less 0.5. Beyond the first
-/// and last pixel both neighbours are that pixel: then the fraction is as good
-/// as 0, and what is read beside it does not count.
+/// [`coordinate`] less 0.5, for columns of which half a pixel more is given.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn positions(columns: __m256d, (slope, offset, constant): (f64, f64, f64), size: u32) -> Axis {
+fn floor(columns: __m256d, (slope, offset, constant): (f64, f64, f64)) -> Axis {
     let along = _mm256_mul_pd(_mm256_set1_pd(slope), columns);
     let position = _mm256_add_pd(
         _mm256_add_pd(along, _mm256_set1_pd(offset)),
@@ -94,11 +98,21 @@ fn positions(columns: __m256d, (slope, offset, constant): (f64, f64, f64), size:
     );
     let position = _mm256_sub_pd(position, _mm256_set1_pd(0.5));
     let floor = _mm256_floor_pd(position);
-    let index = _mm256_cvttpd_epi32(floor);
+    Axis {
+        index: _mm256_cvttpd_epi32(floor),
+        fraction: _mm256_sub_pd(position, floor),
+    }
+}
+
+/// [`floor`] of positions within `size` pixels. Beyond the first and last pixel both neighbours are that pixel: then the fraction is as good
+/// as 0, and what is read beside it does not count.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn positions(columns: __m256d, line: (f64, f64, f64), size: u32) -> Axis {
+    let Axis { index, fraction } = floor(columns, line);
     let before = _mm_cmpgt_epi32(_mm_setzero_si128(), index);
     let at_end = _mm_cmpgt_epi32(index, _mm_set1_epi32(size as i32 - 2));
     let outside = _mm256_cvtepi32_epi64(_mm_or_si128(before, at_end));
-    let fraction = _mm256_sub_pd(position, floor);
     Axis {
         index: _mm_max_epi32(index, _mm_setzero_si128()),
         fraction: _mm256_andnot_pd(_mm256_castsi256_pd(outside), fraction),
@@ -155,7 +169,7 @@ fn store_clipped([red, green, blue]: [__m256d; 3], out: &mut [[u8; 3]; LANES]) {
 }
 
 /// The pixels of a row of the output from column `first` on, which all read
-/// inside the image, whose size [`fits`](super::interpolate::fits).
+/// inside the image, whose size [`fits`].
 #[target_feature(enable = "avx2")]
 pub(super) fn bilinear(
     pixels: &[u8],
@@ -164,6 +178,7 @@ pub(super) fn bilinear(
     first: usize,
     out: &mut [[u8; 3]],
 ) {
+    assert!(fits(pixels.len()));
     let step = width as usize * 3;
     let (stride, last) = (
         _mm_set1_epi32(step as i32),
@@ -259,9 +274,144 @@ fn bilinear_each(
     });
 }
 
-/// As [`bilinear`].
+/// As [`bilinear`], cubic over four by four pixels.
 #[target_feature(enable = "avx2")]
 pub(super) fn bicubic(
+    pixels: &[u8],
+    (width, height): (u32, u32),
+    line: &Line,
+    first: usize,
+    out: &mut [[u8; 3]],
+) {
+    assert!(fits(pixels.len()));
+    let stride = width as usize * 3;
+    // What is read of the last row ends so many bytes behind the offset.
+    let reach = (3 * stride + 16) as i64;
+    let furthest = i32::try_from(pixels.len() as i64 - reach).unwrap_or(i32::MAX);
+    let lanes = _mm256_set_pd(3.5, 2.5, 1.5, 0.5);
+    let (blocks, rest) = out.as_chunks_mut::<LANES>();
+    let rest_at = first + blocks.len() * LANES;
+    for (run, blocks) in blocks.chunks_mut(RUN / LANES).enumerate() {
+        let first = first + run * RUN;
+        let mut places = [([0; LANES], [0.0; LANES], [0.0; LANES]); RUN / LANES];
+        let mut column = first as f64;
+        for (offsets, x_fractions, y_fractions) in &mut places[..blocks.len()] {
+            let columns = _mm256_add_pd(_mm256_set1_pd(column), lanes);
+            column += LANES as f64;
+            let x = floor(columns, line.x);
+            let y = floor(columns, line.y);
+            let inside = |index: __m128i, size: u32| {
+                let from = _mm_cmpgt_epi32(index, _mm_setzero_si128());
+                let to = _mm_cmpgt_epi32(_mm_set1_epi32(size as i32 - 2), index);
+                _mm_and_si128(from, to)
+            };
+            let inside = _mm_and_si128(inside(x.index, width), inside(y.index, height));
+            let one = _mm_set1_epi32(1);
+            let (left, upper) = (_mm_sub_epi32(x.index, one), _mm_sub_epi32(y.index, one));
+            let in_row = _mm_add_epi32(left, _mm_add_epi32(left, left));
+            let offset = _mm_mullo_epi32(upper, _mm_set1_epi32(stride as i32));
+            let offset = _mm_add_epi32(offset, in_row);
+            // Of those at the edge a negative number.
+            let offset = _mm_or_si128(offset, _mm_xor_si128(inside, _mm_set1_epi32(-1)));
+            // SAFETY: each writes one array whole.
+            unsafe {
+                _mm_storeu_si128(offsets.as_mut_ptr().cast(), offset);
+                _mm256_storeu_pd(x_fractions.as_mut_ptr(), x.fraction);
+                _mm256_storeu_pd(y_fractions.as_mut_ptr(), y.fraction);
+            }
+        }
+        for (block, (out, (offsets, x, y))) in blocks.iter_mut().zip(&places).enumerate() {
+            if offsets
+                .iter()
+                .any(|offset| !(0..=furthest).contains(offset))
+            {
+                bicubic_each(pixels, (width, height), line, first + block * LANES, out);
+                continue;
+            }
+            // SAFETY: each reads one array whole.
+            let (x, y) = unsafe { (_mm256_loadu_pd(x.as_ptr()), _mm256_loadu_pd(y.as_ptr())) };
+            let mut along = [[_mm256_setzero_pd(); 4]; 3];
+            for row in 0..4 {
+                // SAFETY: no offset is larger than `furthest`.
+                let channels = unsafe { read_fours(pixels, offsets, row * stride) };
+                for (along, four) in along.iter_mut().zip(channels) {
+                    along[row] = polynomial(factors_along(four), x);
+                }
+            }
+            let values = along.map(|rows| polynomial(factors_across(rows), y));
+            store_clipped(values, out);
+        }
+    }
+    bicubic_each(pixels, (width, height), line, rest_at, rest);
+}
+
+/// For each channel: the four values from `further` behind each offset on, of
+/// 4 pixels.
+///
+/// # Safety
+/// There must be 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn read_fours(pixels: &[u8], offsets: &[i32; LANES], further: usize) -> [__m128i; 3] {
+    let by_channel = _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1);
+    let [a, b, c, d] = offsets.map(|offset| {
+        debug_assert!(offset as usize + further + 16 <= pixels.len());
+        // SAFETY: the caller vouches for 16 bytes from the offset on.
+        let four =
+            unsafe { _mm_loadu_si128(pixels.as_ptr().add(offset as usize + further).cast()) };
+        _mm_shuffle_epi8(four, by_channel)
+    });
+    let (start, end) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+    let (third_start, third_end) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+    [
+        _mm_unpacklo_epi64(start, end),
+        _mm_unpackhi_epi64(start, end),
+        _mm_unpacklo_epi64(third_start, third_end),
+    ]
+}
+
+/// The polynomial's factors from four values each of 4 pixels: exact integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn factors_along(four: __m128i) -> [__m256d; 4] {
+    let weigh = |weights: [i8; 4]| {
+        let weights = i32::from_le_bytes(weights.map(|weight| weight as u8));
+        let sums = _mm_maddubs_epi16(four, _mm_set1_epi32(weights));
+        _mm256_cvtepi32_pd(_mm_madd_epi16(sums, _mm_set1_epi16(1)))
+    };
+    [
+        weigh([0, 1, 0, 0]),
+        weigh([-1, 0, 1, 0]),
+        weigh([2, -2, 1, -1]),
+        weigh([-1, 1, -1, 1]),
+    ]
+}
+
+/// The polynomial's factors from what four rows gave.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn factors_across([v1, v2, v3, v4]: [__m256d; 4]) -> [__m256d; 4] {
+    let twice = _mm256_mul_pd(_mm256_set1_pd(2.0), _mm256_sub_pd(v1, v2));
+    [
+        v2,
+        _mm256_sub_pd(v3, v1),
+        _mm256_sub_pd(_mm256_add_pd(twice, v3), v4),
+        _mm256_add_pd(_mm256_sub_pd(_mm256_sub_pd(v2, v1), v3), v4),
+    ]
+}
+
+/// p1 + t (p2 + t (p3 + t p4))
+#[inline]
+#[target_feature(enable = "avx2")]
+fn polynomial([p1, p2, p3, p4]: [__m256d; 4], t: __m256d) -> __m256d {
+    let inner = _mm256_add_pd(p3, _mm256_mul_pd(t, p4));
+    let inner = _mm256_add_pd(p2, _mm256_mul_pd(t, inner));
+    _mm256_add_pd(p1, _mm256_mul_pd(t, inner))
+}
+
+/// [`bicubic`], one pixel at a time.
+#[target_feature(enable = "avx2")]
+fn bicubic_each(
     pixels: &[u8],
     (width, height): (u32, u32),
     line: &Line,
@@ -272,12 +422,6 @@ pub(super) fn bicubic(
         pixels,
         width: width as i32,
         height: height as i32,
-    };
-    // p1 + t (p2 + t (p3 + t p4))
-    let polynomial = |[p1, p2, p3, p4]: [__m256d; 4], t: __m256d| {
-        let inner = _mm256_add_pd(p3, _mm256_mul_pd(t, p4));
-        let inner = _mm256_add_pd(p2, _mm256_mul_pd(t, inner));
-        _mm256_add_pd(p1, _mm256_mul_pd(t, inner))
     };
     for_pixels(line, first, out, |(row, column), (x, y)| {
         let along = |row: i32| {
@@ -293,13 +437,6 @@ pub(super) fn bicubic(
             polynomial(factors.map(|factor| _mm256_cvtepi32_pd(factor)), x)
         };
         let [v1, v2, v3, v4] = [along(row - 1), along(row), along(row + 1), along(row + 2)];
-        let twice = _mm256_mul_pd(_mm256_set1_pd(2.0), _mm256_sub_pd(v1, v2));
-        let factors = [
-            v2,
-            _mm256_sub_pd(v3, v1),
-            _mm256_sub_pd(_mm256_add_pd(twice, v3), v4),
-            _mm256_add_pd(_mm256_sub_pd(_mm256_sub_pd(v2, v1), v3), v4),
-        ];
-        polynomial(factors, y)
+        polynomial(factors_across([v1, v2, v3, v4]), y)
     });
 }
