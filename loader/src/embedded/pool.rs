@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::EmbeddedError;
-use crate::engine::{BatchSink, BatchSlot, MixingRoom, advise_huge_pages};
+use crate::engine::{BatchSink, BatchSlot, MixingRoom};
 use crate::error::{Error, Result};
 use crate::plan::BatchPart;
 use crate::slot_memory::SlotMemory;
@@ -80,16 +80,14 @@ impl Memory {
                 MapFlags::PRIVATE,
             )
         };
-        let start = start
+        start
             .ok()
-            .and_then(|start| NonNull::<u8>::new(start.cast()))
+            .and_then(|start| NonNull::new(start.cast()))
+            .map(|start| Memory { start, bytes })
             .ok_or_else(|| Error::Io {
                 action: format!("allocating a slot of {bytes} bytes"),
                 source: std::io::ErrorKind::OutOfMemory.into(),
-            })?;
-        // SAFETY: just mapped, as long as this, zeros, and known to nobody else.
-        advise_huge_pages(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), bytes) });
-        Ok(Memory { start, bytes })
+            })
     }
 }
 

@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 use ddas_runtime::Pipeline;
 
 pub use bad::{BadBudget, BadSampleEvent, OnBad, Substitutes};
-pub(crate) use slot::advise_huge_pages;
 pub use slot::{BatchSink, BatchSlot, MemoryBatch, MemorySink, MemorySlot, MixingRoom};
 pub use stats::{EpochReport, Limit, Progress, RankStages, StageTotals};
 

@@ -106,8 +106,7 @@ impl AlignedBytes {
     const ALIGNMENT: usize = 64;
 
     fn new(length: usize) -> AlignedBytes {
-        let mut memory = vec![0; length + AlignedBytes::ALIGNMENT];
-        advise_huge_pages(&mut memory);
+        let memory = vec![0; length + AlignedBytes::ALIGNMENT];
         // The memory stays where it is: the vector does not grow.
         let first = memory.as_ptr().align_offset(AlignedBytes::ALIGNMENT);
         AlignedBytes {
@@ -124,28 +123,6 @@ impl AlignedBytes {
     fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.memory[self.first..self.first + self.length]
     }
-}
-
-/// Asks for huge pages for memory that is not in use yet: a first touch then costs a page fault for every 2 MiB instead
-/// of every 4 KiB. Only a hint.
-pub(crate) fn advise_huge_pages(memory: &mut [u8]) {
-    /// Less does not gain much, and would be rounded up by much.
-    const LEAST: usize = 8 << 20;
-    let page = rustix::param::page_size();
-    let skipped = memory.as_ptr().align_offset(page);
-    if memory.len() < LEAST || skipped > memory.len() {
-        return;
-    }
-    let pages = &mut memory[skipped..];
-    let length = pages.len() / page * page;
-    // SAFETY: whole pages of memory that is borrowed for itself alone; the advice changes nothing that can be read there.
-    let _ = unsafe {
-        rustix::mm::madvise(
-            pages.as_mut_ptr().cast(),
-            length,
-            rustix::mm::Advice::LinuxHugepage,
-        )
-    };
 }
 
 /// A slot of a [`MemorySink`].
