@@ -14,12 +14,13 @@ flight, the oldest is waited for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, ContextManager, Protocol
 
 import torch
 
@@ -43,6 +44,10 @@ class Event(Protocol):
 
 class Cuda:
     """The few calls that are made of CUDA; a test puts something else here."""
+
+    def on(self, device: torch.device | None) -> ContextManager[Any]:
+        """Makes `device` the current one: the calls below would begin to use device 0 otherwise, whichever is meant."""
+        return contextlib.nullcontext() if device is None else torch.cuda.device(device)
 
     def register(self, address: int, length: int, flags: int) -> int:
         """cudaHostRegister; its error code, 0 for success."""
@@ -193,9 +198,10 @@ class Pinned:
         self._memory: _ddas.Memory | None = source._source.memory()
         flags = _PORTABLE if self._memory.writable else _PORTABLE | _READ_ONLY
         try:
-            for address, length in self._memory.regions:
-                _registry.add(cuda, address, length, flags)
-                self._registered.append(address)
+            with cuda.on(device):
+                for address, length in self._memory.regions:
+                    _registry.add(cuda, address, length, flags)
+                    self._registered.append(address)
         except Exception:
             self._unregister()
             raise
@@ -277,7 +283,8 @@ class Pinned:
     def _unregister(self) -> None:
         while self._registered:
             try:
-                _registry.remove(self._cuda, self._registered.pop())
+                with self._cuda.on(self._device):
+                    _registry.remove(self._cuda, self._registered.pop())
             except Exception as error:
                 logger.warning("giving back page-locked memory: %s", error)
         self._memory = None

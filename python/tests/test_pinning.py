@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, ContextManager
 
 import pytest
 import torch
@@ -58,9 +59,14 @@ class Gpu(_pinning.Cuda):
         self.done = 0
         self.errors_forgotten = 0
         self.fails_at = -1
+        self.current: list[torch.device | None] = []
 
     def _runtime(self) -> Any:
         return self.runtime
+
+    def on(self, device: torch.device | None) -> ContextManager[Any]:
+        self.current.append(device)
+        return contextlib.nullcontext()
 
     def forget_error(self) -> None:
         self.errors_forgotten += 1
@@ -213,6 +219,7 @@ def test_what_is_registered(gpu: Gpu, make: Make) -> None:
     assert len(gpu.runtime.calls) == len(memory.regions), "once, not for each batch"
     loader.close()
     loader.close()
+    assert set(gpu.current) == {CUDA}, "no other device is touched"
     assert not gpu.runtime.registered
     assert sorted(call for call, _ in gpu.runtime.calls) == ["register"] * len(memory.regions) + ["unregister"] * len(memory.regions)
 
