@@ -1,0 +1,690 @@
+//! Convolutions of 3 x 3, stride 1 and padding 1 by Winograd's F(4x4, 3x3): a
+//! quarter of the multiplications of the definition (see [`points`]).
+//!
+//! Images are batch x height x width x channel, weights output x 3 x 3 x input,
+//! all f32; channels come in multiples of 16. A call cuts the tiles of its
+//! images into blocks whose products fit the second cache, and works through
+//! the blocks on the threads of the pool it runs in: transform the inputs,
+//! multiply by the transformed weights, one small matrix product per point,
+//! transform back. What comes before a convolution in the network is done as
+//! its input is read, and what comes after as its output is written.
+//!
+//! Blocks and chunks are cut by shape alone and sums added in their order: the
+//! results do not depend on the number of threads.
+
+#![allow(unsafe_code)]
+
+mod filters;
+mod lanes;
+mod points;
+mod product;
+mod read;
+mod scratch;
+#[cfg(test)]
+mod tests;
+mod tiling;
+mod write;
+
+use std::ops::Range;
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+pub(super) use self::lanes::Isa;
+use self::lanes::{LANES, run};
+use self::points::PRODUCTS;
+use self::product::{Left, Products, ROWS};
+use self::read::{Activated, Combined, Inputs, OutputGradients, Plain, Source};
+pub(super) use self::scratch::Aligned;
+use self::scratch::PerThread;
+use self::tiling::{Layout, PANEL, Tiling};
+use self::write::{Added, Finish, Masked, Outputs, Squared};
+
+/// Shape of a convolution of 3 x 3, stride 1, padding 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Images.
+    pub(super) batch: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Channels of the input, a multiple of 16.
+    pub(super) inputs: usize,
+    /// Channels of the output, a multiple of 16.
+    pub(super) outputs: usize,
+}
+
+/// How a convolution's input is read: as relu(`scale` x + `shift`), one of each
+/// per channel. What lies outside the image counts as 0 after that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Activation<'a> {
+    pub(super) scale: &'a [f32],
+    pub(super) shift: &'a [f32],
+}
+
+/// The gradient of a convolution's output.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gradient<'a> {
+    /// As it is.
+    Plain(&'a [f32]),
+    /// `a` da + `b` y + `c`, one of each per channel. What lies outside the
+    /// image counts as 0 after that.
+    Normalised {
+        da: &'a [f32],
+        y: &'a [f32],
+        a: &'a [f32],
+        b: &'a [f32],
+        c: &'a [f32],
+    },
+}
+
+/// Where a gradient passes: where `scale` x + `shift` is above 0. The mean and
+/// the inverse standard deviation of x are for the sums.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) scale: &'a [f32],
+    pub(super) shift: &'a [f32],
+    pub(super) mean: &'a [f32],
+    pub(super) rstd: &'a [f32],
+}
+
+/// Two sums per channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Sums {
+    pub(super) first: Vec<f64>,
+    pub(super) second: Vec<f64>,
+}
+
+/// Convolves; keeps the memory that it needs between calls.
+///
+/// The functions run on the pool of threads they are called in. Slices have the
+/// lengths that the geometry says, which is checked.
+#[derive(Debug)]
+pub(super) struct Convolver {
+    isa: Isa,
+    /// Transformed weights.
+    weights: Aligned,
+    /// Gradients of the transformed weights, a set per chunk.
+    chunks: Aligned,
+    /// Two sums per channel and block.
+    sums: Aligned,
+    scratch: PerThread,
+}
+
+/// Numbers that the two matrices of a block may take, so that they stay in the
+/// second cache.
+const BLOCK_NUMBERS: usize = 128 * 1024;
+/// Fewest and most tiles of a block.
+const FEWEST: usize = 24;
+const MOST: usize = 64;
+/// Numbers that the chunks of a weight's gradient may take together.
+const CHUNK_NUMBERS: usize = 2400 << 10;
+/// Outputs of so many numbers are stored past the caches.
+const STREAM_NUMBERS: usize = 6 << 20;
+
+impl Default for Convolver {
+    fn default() -> Convolver {
+        let fastest = Isa::available().into_iter().last();
+        Convolver::new(fastest.unwrap_or(Isa::Portable))
+    }
+}
+
+impl Convolver {
+    /// With instructions that the machine has.
+    pub(super) fn new(isa: Isa) -> Convolver {
+        assert!(
+            Isa::available().contains(&isa),
+            "the machine does not have {isa:?}"
+        );
+        Convolver {
+            isa,
+            weights: Aligned::default(),
+            chunks: Aligned::default(),
+            sums: Aligned::default(),
+            scratch: PerThread::default(),
+        }
+    }
+
+    /// `out` = conv(act(`x`)), plus `residual`. `sums`: of `out` and its square.
+    #[expect(clippy::too_many_arguments, reason = "all that is fused into the pass")]
+    pub(super) fn forward(
+        &mut self,
+        geometry: Geometry,
+        x: &[f32],
+        activation: Option<Activation>,
+        weights: &[f32],
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+        sums: Option<&mut Sums>,
+    ) {
+        geometry.check(x, out, weights);
+        if let Some(residual) = residual {
+            assert_eq!(residual.len(), out.len());
+        }
+        let input = Input::activated(x, activation, geometry.inputs);
+        self.transform_weights(geometry, weights, false);
+        let finish = residual.map_or(Finishing::Squared, Finishing::Added);
+        self.convolve(
+            geometry.shape(),
+            (geometry.inputs, geometry.outputs),
+            input,
+            finish,
+            out,
+        );
+        self.add_sums(geometry.outputs, sums);
+    }
+
+    /// `da` = the gradient of act(x) where the mask lets it pass, else 0; without
+    /// a mask, as it is. `sums`: of `da`, and of `da` (x - mean) rstd with a mask
+    /// or of its square without.
+    pub(super) fn backward_data(
+        &mut self,
+        geometry: Geometry,
+        dy: Gradient,
+        weights: &[f32],
+        mask: Option<Mask>,
+        da: &mut [f32],
+        sums: Option<&mut Sums>,
+    ) {
+        let input = Input::gradient(dy, geometry.outputs);
+        geometry.check(da, input.values(), weights);
+        let finish = mask.map_or(Finishing::Squared, |mask| {
+            assert_eq!(mask.x.len(), da.len());
+            for values in [mask.scale, mask.shift, mask.mean, mask.rstd] {
+                assert_eq!(values.len(), geometry.inputs);
+            }
+            Finishing::Masked(mask)
+        });
+        self.transform_weights(geometry, weights, true);
+        self.convolve(
+            geometry.shape(),
+            (geometry.outputs, geometry.inputs),
+            input,
+            finish,
+            da,
+        );
+        self.add_sums(geometry.inputs, sums);
+    }
+
+    /// `dw` = the gradient of the weights.
+    pub(super) fn backward_weights(
+        &mut self,
+        geometry: Geometry,
+        x: &[f32],
+        activation: Option<Activation>,
+        dy: Gradient,
+        dw: &mut [f32],
+    ) {
+        let input = Input::activated(x, activation, geometry.inputs);
+        let gradient = Input::gradient(dy, geometry.outputs);
+        geometry.check(x, gradient.values(), dw);
+        let Geometry {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs,
+        } = geometry;
+        let isa = self.isa;
+        let tiling = Tiling::new(height, width);
+        let all = batch * tiling.per_image();
+        let block = tiles_of_block(inputs, outputs);
+        let product = inputs.div_ceil(PANEL) * outputs * PANEL;
+        let most = (CHUNK_NUMBERS / (product * PRODUCTS)).clamp(1, 8);
+        let chunks = all.div_ceil(4 * block).clamp(1, most);
+        let per_chunk = all.div_ceil(chunks);
+        let chunks = all.div_ceil(per_chunk);
+        self.chunks.resize(chunks * product * PRODUCTS);
+        self.scratch.prepare();
+        let scratch = &self.scratch;
+        let of_x = Layout::panels(block, inputs);
+        let of_dy = Layout::panels(block, outputs);
+        let sets = self.chunks.par_chunks_exact_mut(product * PRODUCTS);
+        sets.enumerate().for_each(|(chunk, to)| {
+            let mut memory = scratch.get((of_x.product + of_dy.product) * PRODUCTS);
+            let (v, m) = memory.split_at_mut(of_x.product * PRODUCTS);
+            let first = chunk * per_chunk;
+            for start in (first..all.min(first + per_chunk)).step_by(block) {
+                let tiles = start..all.min(first + per_chunk).min(start + block);
+                input.transform(isa, false, inputs, tiling, tiles.clone(), v, of_x);
+                gradient.transform(isa, true, outputs, tiling, tiles.clone(), m, of_dy);
+                let products = Products {
+                    products: PRODUCTS,
+                    rows: outputs,
+                    inner: tiles.len(),
+                    columns: inputs,
+                    a: Left {
+                        from: m.as_ptr(),
+                        product: of_dy.product,
+                        panel: of_dy.panel,
+                        row: 1,
+                        column: PANEL,
+                    },
+                    b: v.as_ptr(),
+                    b_product: of_x.product,
+                    b_panel: of_x.panel,
+                    c: to.as_mut_ptr(),
+                    c_product: product,
+                    c_panel: outputs * PANEL,
+                    accumulate: start != first,
+                    ahead: ahead(
+                        [
+                            (input.parts()[0], inputs),
+                            (gradient.parts()[0], outputs),
+                            (gradient.parts()[1], outputs),
+                        ],
+                        &tiling,
+                        (start + block).min(all)..(start + 2 * block).min(all),
+                    ),
+                };
+                // SAFETY: the machine has `isa`; the layouts are those of the
+                // matrices, and `to` takes the products of a chunk.
+                unsafe { run(isa, products) };
+            }
+        });
+        let chunks = &*self.chunks;
+        let outputs_of_dw = dw.par_chunks_exact_mut(filters::TAPS * inputs);
+        outputs_of_dw
+            .enumerate()
+            .with_min_len(8)
+            .for_each(|(output, to)| {
+                let gradients = filters::FilterGradients {
+                    chunks,
+                    inputs,
+                    outputs,
+                    output,
+                    to,
+                };
+                // SAFETY: the machine has `isa`; the lengths fit.
+                unsafe { run(isa, gradients) };
+            });
+    }
+
+    fn transform_weights(&mut self, geometry: Geometry, weights: &[f32], turned: bool) {
+        let Geometry {
+            inputs, outputs, ..
+        } = geometry;
+        let (rows, columns) = if turned {
+            (outputs, inputs)
+        } else {
+            (inputs, outputs)
+        };
+        self.weights
+            .resize(columns.div_ceil(PANEL) * PRODUCTS * rows * PANEL);
+        let isa = self.isa;
+        let panels = self.weights.par_chunks_exact_mut(PRODUCTS * rows * PANEL);
+        panels.enumerate().for_each(|(panel, to)| {
+            let to = to.as_mut_ptr();
+            let column = panel * PANEL;
+            let filters = filters::Filters {
+                weights,
+                inputs,
+                outputs,
+                turned,
+                column,
+                to,
+            };
+            // SAFETY: the machine has `isa`; `to` takes the rows of a panel.
+            unsafe { run(isa, filters) };
+        });
+    }
+
+    /// Reads `from` channels, writes `to` channels and the sums of the blocks.
+    fn convolve(
+        &mut self,
+        (batch, height, width): (usize, usize, usize),
+        (from, to): (usize, usize),
+        input: Input,
+        finish: Finishing,
+        out: &mut [f32],
+    ) {
+        let isa = self.isa;
+        let tiling = Tiling::new(height, width);
+        let all = batch * tiling.per_image();
+        let block = tiles_of_block(from, to);
+        let blocks = all.div_ceil(block);
+        self.sums.resize(blocks * 2 * to);
+        self.scratch.prepare();
+        let (scratch, weights) = (&self.scratch, &*self.weights);
+        let of_v = Layout::rows(block, from);
+        let of_m = Layout::panels(block, to);
+        let stream = out.len() >= STREAM_NUMBERS && out.as_ptr().addr().is_multiple_of(64);
+        let out = Shared(out.as_mut_ptr());
+        let sums = self.sums.par_chunks_exact_mut(2 * to);
+        (0..blocks)
+            .into_par_iter()
+            .zip(sums)
+            .for_each(|(index, sums)| {
+                let mut memory = scratch.get((of_v.product + of_m.product) * PRODUCTS);
+                let (v, m) = memory.split_at_mut(of_v.product * PRODUCTS);
+                let tiles = index * block..all.min((index + 1) * block);
+                input.transform(isa, false, from, tiling, tiles.clone(), v, of_v);
+                let products = Products {
+                    products: PRODUCTS,
+                    // Rows past the last tile hold what was there before.
+                    rows: tiles.len().next_multiple_of(ROWS),
+                    inner: from,
+                    columns: to,
+                    a: Left {
+                        from: v.as_ptr(),
+                        product: of_v.product,
+                        panel: PANEL * of_v.tile,
+                        row: of_v.tile,
+                        column: 1,
+                    },
+                    b: weights.as_ptr(),
+                    b_product: from * PANEL,
+                    b_panel: PRODUCTS * from * PANEL,
+                    c: m.as_mut_ptr(),
+                    c_product: of_m.product,
+                    c_panel: of_m.panel,
+                    accumulate: false,
+                    ahead: {
+                        let next = tiles.end..all.min(tiles.end + block);
+                        let [first, second] = input.parts();
+                        let [first, second, _] =
+                            ahead([(first, from), (second, from), (&[], 1)], &tiling, next);
+                        let [third, ..] = ahead(
+                            [(finish.reads(), to), (&[], 1), (&[], 1)],
+                            &tiling,
+                            tiles.clone(),
+                        );
+                        [first, second, third]
+                    },
+                };
+                // SAFETY: the machine has `isa`; the layouts are those of the matrices.
+                unsafe { run(isa, products) };
+                let target = Target {
+                    channels: to,
+                    tiling,
+                    tiles,
+                    stream,
+                    out: &out,
+                };
+                finish.write(isa, target, m, of_m, sums);
+            });
+    }
+
+    fn add_sums(&self, channels: usize, sums: Option<&mut Sums>) {
+        let Some(sums) = sums else { return };
+        for (to, which) in [(&mut sums.first, 0), (&mut sums.second, 1)] {
+            to.clear();
+            to.resize(channels, 0.0);
+            for block in self.sums.chunks_exact(2 * channels) {
+                let block = &block[which * channels..][..channels];
+                to.iter_mut()
+                    .zip(block)
+                    .for_each(|(to, &sum)| *to += f64::from(sum));
+            }
+        }
+    }
+}
+
+impl Geometry {
+    fn shape(&self) -> (usize, usize, usize) {
+        (self.batch, self.height, self.width)
+    }
+
+    fn check(&self, input: &[f32], output: &[f32], weights: &[f32]) {
+        let Geometry {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs,
+        } = *self;
+        assert!(
+            batch > 0 && height > 0 && width > 0 && inputs > 0 && outputs > 0,
+            "{self:?}"
+        );
+        assert!(
+            inputs.is_multiple_of(LANES) && outputs.is_multiple_of(LANES),
+            "{self:?}"
+        );
+        assert_eq!(input.len(), batch * height * width * inputs);
+        assert_eq!(output.len(), batch * height * width * outputs);
+        assert_eq!(weights.len(), outputs * filters::TAPS * inputs);
+    }
+}
+
+/// Tiles whose products are computed at a time, a multiple of [`ROWS`].
+fn tiles_of_block(inputs: usize, outputs: usize) -> usize {
+    let tiles = BLOCK_NUMBERS / (PRODUCTS * (inputs + outputs));
+    (tiles / ROWS * ROWS).clamp(FEWEST, MOST)
+}
+
+/// The pixels of the tiles in images, each with its number of channels.
+fn ahead<'a>(
+    images: [(&'a [f32], usize); product::AHEAD],
+    tiling: &Tiling,
+    tiles: Range<usize>,
+) -> [&'a [f32]; product::AHEAD] {
+    let pixels = tiling.pixels(tiles);
+    images.map(|(image, channels)| {
+        image
+            .get(pixels.start * channels..pixels.end * channels)
+            .unwrap_or_default()
+    })
+}
+
+/// Images to read.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    Plain(&'a [f32]),
+    Activated(&'a [f32], Activation<'a>),
+    Combined(&'a [f32], &'a [f32], [&'a [f32]; 3]),
+}
+
+impl<'a> Input<'a> {
+    fn activated(x: &'a [f32], activation: Option<Activation<'a>>, channels: usize) -> Self {
+        let Some(activation) = activation else {
+            return Input::Plain(x);
+        };
+        assert_eq!(activation.scale.len(), channels);
+        assert_eq!(activation.shift.len(), channels);
+        Input::Activated(x, activation)
+    }
+
+    fn gradient(gradient: Gradient<'a>, channels: usize) -> Self {
+        match gradient {
+            Gradient::Plain(dy) => Input::Plain(dy),
+            Gradient::Normalised { da, y, a, b, c } => {
+                assert_eq!(da.len(), y.len());
+                assert!([a, b, c].iter().all(|values| values.len() == channels));
+                Input::Combined(da, y, [a, b, c])
+            }
+        }
+    }
+
+    fn values(&self) -> &'a [f32] {
+        match self {
+            Input::Plain(x) | Input::Activated(x, _) | Input::Combined(x, ..) => x,
+        }
+    }
+
+    /// What is read.
+    fn parts(&self) -> [&'a [f32]; 2] {
+        match *self {
+            Input::Plain(x) | Input::Activated(x, _) => [x, &[]],
+            Input::Combined(da, y, _) => [da, y],
+        }
+    }
+
+    /// Transforms `tiles`: with `gradients` those of the outputs, otherwise the inputs.
+    #[expect(clippy::too_many_arguments, reason = "what, where from, where to")]
+    fn transform(
+        &self,
+        isa: Isa,
+        gradients: bool,
+        channels: usize,
+        tiling: Tiling,
+        tiles: Range<usize>,
+        to: &mut [f32],
+        layout: Layout,
+    ) {
+        let to = to.as_mut_ptr();
+        let transform = Transform {
+            isa,
+            gradients,
+            channels,
+            tiling,
+            tiles,
+            to,
+            layout,
+        };
+        match *self {
+            Input::Plain(x) => transform.run(Plain(x.as_ptr())),
+            Input::Activated(x, Activation { scale, shift }) => transform.run(Activated {
+                x: x.as_ptr(),
+                scale: scale.as_ptr(),
+                shift: shift.as_ptr(),
+            }),
+            Input::Combined(da, y, [a, b, c]) => transform.run(Combined {
+                da: da.as_ptr(),
+                y: y.as_ptr(),
+                a: a.as_ptr(),
+                b: b.as_ptr(),
+                c: c.as_ptr(),
+            }),
+        }
+    }
+}
+
+/// See [`Input::transform`].
+struct Transform {
+    isa: Isa,
+    gradients: bool,
+    channels: usize,
+    tiling: Tiling,
+    tiles: Range<usize>,
+    to: *mut f32,
+    layout: Layout,
+}
+
+impl Transform {
+    fn run(self, source: impl Source) {
+        let Transform {
+            isa,
+            gradients,
+            channels,
+            tiling,
+            tiles,
+            to,
+            layout,
+        } = self;
+        // SAFETY: the machine has `isa`; the source has the channels of all
+        // tiles, and there is room for so many in the layout.
+        unsafe {
+            if gradients {
+                run(
+                    isa,
+                    OutputGradients {
+                        source,
+                        channels,
+                        tiling,
+                        tiles,
+                        to,
+                        layout,
+                    },
+                );
+            } else {
+                run(
+                    isa,
+                    Inputs {
+                        source,
+                        channels,
+                        tiling,
+                        tiles,
+                        to,
+                        layout,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// What becomes of the outputs.
+#[derive(Clone, Copy)]
+enum Finishing<'a> {
+    Squared,
+    Added(&'a [f32]),
+    Masked(Mask<'a>),
+}
+
+/// Where the outputs of a block go.
+struct Target<'a> {
+    channels: usize,
+    tiling: Tiling,
+    tiles: Range<usize>,
+    stream: bool,
+    out: &'a Shared,
+}
+
+impl<'a> Finishing<'a> {
+    /// What is read.
+    fn reads(&self) -> &'a [f32] {
+        match *self {
+            Finishing::Squared => &[],
+            Finishing::Added(x) | Finishing::Masked(Mask { x, .. }) => x,
+        }
+    }
+
+    fn write(&self, isa: Isa, target: Target, from: &[f32], layout: Layout, sums: &mut [f32]) {
+        match *self {
+            Finishing::Squared => target.write(isa, Squared, from, layout, sums),
+            Finishing::Added(residual) => {
+                target.write(isa, Added(residual.as_ptr()), from, layout, sums);
+            }
+            Finishing::Masked(Mask {
+                x,
+                scale,
+                shift,
+                mean,
+                rstd,
+            }) => {
+                let masked = Masked {
+                    x: x.as_ptr(),
+                    scale: scale.as_ptr(),
+                    shift: shift.as_ptr(),
+                    mean: mean.as_ptr(),
+                    rstd: rstd.as_ptr(),
+                };
+                target.write(isa, masked, from, layout, sums);
+            }
+        }
+    }
+}
+
+impl Target<'_> {
+    fn write(self, isa: Isa, finish: impl Finish, from: &[f32], layout: Layout, sums: &mut [f32]) {
+        let Target {
+            channels,
+            tiling,
+            tiles,
+            stream,
+            out,
+        } = self;
+        let outputs = Outputs {
+            finish,
+            channels,
+            tiling,
+            tiles,
+            from: from.as_ptr(),
+            layout,
+            to: out.0,
+            stream,
+            sums: sums.as_mut_ptr(),
+        };
+        // SAFETY: the machine has `isa`; all slices have the channels of all
+        // tiles. Blocks have different tiles, tiles different pixels: no two
+        // threads write the same.
+        unsafe { run(isa, outputs) };
+    }
+}
+
+/// The output, of which each thread writes its own pixels.
+struct Shared(*mut f32);
+
+// SAFETY: threads write through it to different places, see `Target::write`.
+unsafe impl Sync for Shared {}

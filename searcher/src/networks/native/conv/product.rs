@@ -1,0 +1,145 @@
+//! Products of small matrices: most of the work.
+
+use super::lanes::{Block, LANES, Lanes, Pass, prefetch};
+use super::tiling::PANEL;
+
+/// Rows of the left matrix come in multiples of this.
+pub(super) const ROWS: usize = 8;
+
+/// `products` products of matrices: `c = a b`, or `c += a b`.
+///
+/// The right matrices and the results are cut into panels of 32 columns, the
+/// last perhaps of 16; rows of a panel are [`PANEL`] numbers apart.
+pub(super) struct Products<'a> {
+    pub(super) products: usize,
+    /// Rows of `a` and `c`, columns of `a` and rows of `b`, columns of `b`.
+    pub(super) rows: usize,
+    pub(super) inner: usize,
+    pub(super) columns: usize,
+    pub(super) a: Left,
+    pub(super) b: *const f32,
+    pub(super) b_product: usize,
+    pub(super) b_panel: usize,
+    pub(super) c: *mut f32,
+    pub(super) c_product: usize,
+    pub(super) c_panel: usize,
+    /// Add to `c`.
+    pub(super) accumulate: bool,
+    /// What the passes after this one read first from memory: it is fetched
+    /// while the products are computed.
+    pub(super) ahead: [&'a [f32]; AHEAD],
+}
+
+/// Most images that the next passes read.
+pub(super) const AHEAD: usize = 3;
+
+/// The left matrices: distances are those from a number to that of the next
+/// product, of the 32nd next row, of the next row and of the next column.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    pub(super) from: *const f32,
+    pub(super) product: usize,
+    pub(super) panel: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl Pass for Products<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        debug_assert!(self.rows.is_multiple_of(ROWS) && self.columns.is_multiple_of(LANES));
+        // SAFETY: the caller's promises.
+        unsafe {
+            let panels = self.columns.div_ceil(PANEL);
+            let blocks = self.products * panels * (self.rows / ROWS);
+            let shares = self.ahead.map(|ahead| ahead.len().div_ceil(blocks));
+            let mut done = 0;
+            for product in 0..self.products {
+                for panel in 0..panels {
+                    let b = self.b.add(product * self.b_product + panel * self.b_panel);
+                    let c = self.c.add(product * self.c_product + panel * self.c_panel);
+                    let vectors = (self.columns - panel * PANEL).min(PANEL) / LANES;
+                    for row in (0..self.rows).step_by(ROWS) {
+                        for (ahead, share) in self.ahead.iter().zip(shares) {
+                            let from = ahead.as_ptr().wrapping_add(done * share);
+                            for line in (0..share).step_by(LANES) {
+                                prefetch(from.wrapping_add(line));
+                            }
+                        }
+                        done += 1;
+                        let offset = row / PANEL * self.a.panel + row % PANEL * self.a.row;
+                        let a = self.a.from.add(product * self.a.product + offset);
+                        let c = c.add(row * PANEL);
+                        match (L::BLOCK, vectors) {
+                            (Block::Wide, 2) => self.block::<L, 8, 2>(a, b, c),
+                            (Block::Wide, _) => self.block::<L, 8, 1>(a, b, c),
+                            (Block::Narrow, _) => self.blocks::<L, 4>(vectors, a, b, c),
+                            (Block::Least, _) => self.blocks::<L, 2>(vectors, a, b, c),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Products<'_> {
+    /// [`ROWS`] rows, as many at a time as the registers hold.
+    #[inline(always)]
+    unsafe fn blocks<L: Lanes, const R: usize>(
+        &self,
+        vectors: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+    ) {
+        for row in (0..ROWS).step_by(R) {
+            for vector in 0..vectors {
+                // SAFETY: the caller's promises.
+                unsafe {
+                    let a = a.add(row * self.a.row);
+                    let b = b.add(vector * LANES);
+                    let c = c.add(row * PANEL + vector * LANES);
+                    self.block::<L, R, 1>(a, b, c);
+                }
+            }
+        }
+    }
+
+    /// `R` rows of `N` vectors of `c`.
+    #[inline(always)]
+    unsafe fn block<L: Lanes, const R: usize, const N: usize>(
+        &self,
+        mut a: *const f32,
+        mut b: *const f32,
+        c: *mut f32,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let mut sums = [[L::splat(0.0); N]; R];
+            if self.accumulate {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        *sum = L::load(c.add(row * PANEL + vector * LANES));
+                    }
+                }
+            }
+            for _ in 0..self.inner {
+                let right: [L; N] = std::array::from_fn(|vector| L::load(b.add(vector * LANES)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let left = L::splat(*a.add(row * self.a.row));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = left.mul_add(right, *sum);
+                    }
+                }
+                a = a.add(self.a.column);
+                b = b.add(PANEL);
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                for (vector, sum) in sums.into_iter().enumerate() {
+                    sum.store(c.add(row * PANEL + vector * LANES));
+                }
+            }
+        }
+    }
+}
