@@ -33,7 +33,7 @@ use rayon::slice::ParallelSliceMut;
 pub(super) use self::lanes::Isa;
 use self::lanes::{LANES, run};
 use self::points::PRODUCTS;
-use self::product::{Left, Products, ROWS};
+use self::product::{Ahead, Left, Products, ROWS};
 use self::read::{Activated, Combined, Inputs, OutputGradients, Plain, Source};
 pub(super) use self::scratch::Aligned;
 use self::scratch::PerThread;
@@ -267,15 +267,12 @@ impl Convolver {
                     c_product: product,
                     c_panel: outputs * PANEL,
                     accumulate: start != first,
-                    ahead: ahead(
-                        [
-                            (input.parts()[0], inputs),
-                            (gradient.parts()[0], outputs),
-                            (gradient.parts()[1], outputs),
-                        ],
-                        &tiling,
-                        (start + block).min(all)..(start + 2 * block).min(all),
-                    ),
+                    ahead: {
+                        let next = tiling.pixels(tiles.end..all.min(tiles.end + block));
+                        let [x, _] = input.ahead(&next, inputs);
+                        let [dy, y] = gradient.ahead(&next, outputs);
+                        [x, dy, y, Ahead::NONE]
+                    },
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the
                 // matrices, and `to` takes the products of a chunk.
@@ -380,16 +377,16 @@ impl Convolver {
                     c_panel: of_m.panel,
                     accumulate: false,
                     ahead: {
-                        let next = tiles.end..all.min(tiles.end + block);
-                        let [first, second] = input.parts();
-                        let [first, second, _] =
-                            ahead([(first, from), (second, from), (&[], 1)], &tiling, next);
-                        let [third, ..] = ahead(
-                            [(finish.reads(), to), (&[], 1), (&[], 1)],
-                            &tiling,
-                            tiles.clone(),
-                        );
-                        [first, second, third]
+                        let next = tiling.pixels(tiles.end..all.min(tiles.end + block));
+                        let [first, second] = input.ahead(&next, from);
+                        let here = tiling.pixels(tiles.clone());
+                        let third = finish.ahead(&here, to);
+                        let fourth = if stream {
+                            Ahead::NONE
+                        } else {
+                            ahead(out.0, &here, to)
+                        };
+                        [first, second, third, fourth]
                     },
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the matrices.
@@ -453,18 +450,12 @@ fn tiles_of_block(inputs: usize, outputs: usize) -> usize {
     (tiles / ROWS * ROWS).clamp(FEWEST, MOST)
 }
 
-/// The pixels of the tiles in images, each with its number of channels.
-fn ahead<'a>(
-    images: [(&'a [f32], usize); product::AHEAD],
-    tiling: &Tiling,
-    tiles: Range<usize>,
-) -> [&'a [f32]; product::AHEAD] {
-    let pixels = tiling.pixels(tiles);
-    images.map(|(image, channels)| {
-        image
-            .get(pixels.start * channels..pixels.end * channels)
-            .unwrap_or_default()
-    })
+/// The pixels of images of so many channels.
+fn ahead(images: *const f32, pixels: &Range<usize>, channels: usize) -> Ahead {
+    Ahead {
+        from: images.wrapping_add(pixels.start * channels),
+        length: pixels.len() * channels,
+    }
 }
 
 /// Images to read.
@@ -503,10 +494,11 @@ impl<'a> Input<'a> {
     }
 
     /// What is read.
-    fn parts(&self) -> [&'a [f32]; 2] {
-        match *self {
-            Input::Plain(x) | Input::Activated(x, _) => [x, &[]],
-            Input::Combined(da, y, _) => [da, y],
+    fn ahead(&self, pixels: &Range<usize>, channels: usize) -> [Ahead; 2] {
+        let of = |images: &[f32]| ahead(images.as_ptr(), pixels, channels);
+        match self {
+            Input::Plain(x) | Input::Activated(x, _) => [of(x), Ahead::NONE],
+            Input::Combined(da, y, _) => [of(da), of(y)],
         }
     }
 
@@ -621,12 +613,14 @@ struct Target<'a> {
     out: &'a Shared,
 }
 
-impl<'a> Finishing<'a> {
+impl Finishing<'_> {
     /// What is read.
-    fn reads(&self) -> &'a [f32] {
-        match *self {
-            Finishing::Squared => &[],
-            Finishing::Added(x) | Finishing::Masked(Mask { x, .. }) => x,
+    fn ahead(&self, pixels: &Range<usize>, channels: usize) -> Ahead {
+        match self {
+            Finishing::Squared => Ahead::NONE,
+            Finishing::Added(x) | Finishing::Masked(Mask { x, .. }) => {
+                ahead(x.as_ptr(), pixels, channels)
+            }
         }
     }
 

@@ -22,8 +22,8 @@ pub(super) const POINTS: usize = 6;
 pub(super) const PRODUCTS: usize = POINTS * POINTS;
 
 /// The points beside 0 and infinity, with both signs.
-const P: f32 = 1.0;
-const Q: f32 = 2.0;
+const P: f32 = 0.75;
+const Q: f32 = 1.5;
 const P2: f32 = P * P;
 const Q2: f32 = Q * Q;
 

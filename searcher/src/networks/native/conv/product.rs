@@ -10,7 +10,7 @@ pub(super) const ROWS: usize = 8;
 ///
 /// The right matrices and the results are cut into panels of 32 columns, the
 /// last perhaps of 16; rows of a panel are [`PANEL`] numbers apart.
-pub(super) struct Products<'a> {
+pub(super) struct Products {
     pub(super) products: usize,
     /// Rows of `a` and `c`, columns of `a` and rows of `b`, columns of `b`.
     pub(super) rows: usize,
@@ -25,13 +25,28 @@ pub(super) struct Products<'a> {
     pub(super) c_panel: usize,
     /// Add to `c`.
     pub(super) accumulate: bool,
-    /// What the passes after this one read first from memory: it is fetched
-    /// while the products are computed.
-    pub(super) ahead: [&'a [f32]; AHEAD],
+    /// What the passes after this one read from memory or write to it: it is
+    /// fetched while the products are computed.
+    pub(super) ahead: [Ahead; AHEAD],
 }
 
-/// Most images that the next passes read.
-pub(super) const AHEAD: usize = 3;
+/// Most images that the next passes read or write.
+pub(super) const AHEAD: usize = 4;
+
+/// Numbers to fetch.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) from: *const f32,
+    pub(super) length: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub(super) const NONE: Ahead = Ahead {
+        from: std::ptr::null(),
+        length: 0,
+    };
+}
 
 /// The left matrices: distances are those from a number to that of the next
 /// product, of the 32nd next row, of the next row and of the next column.
@@ -44,7 +59,7 @@ pub(super) struct Left {
     pub(super) column: usize,
 }
 
-impl Pass for Products<'_> {
+impl Pass for Products {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         debug_assert!(self.rows.is_multiple_of(ROWS) && self.columns.is_multiple_of(LANES));
@@ -52,7 +67,7 @@ impl Pass for Products<'_> {
         unsafe {
             let panels = self.columns.div_ceil(PANEL);
             let blocks = self.products * panels * (self.rows / ROWS);
-            let shares = self.ahead.map(|ahead| ahead.len().div_ceil(blocks));
+            let shares = self.ahead.map(|ahead| ahead.length.div_ceil(blocks));
             let mut done = 0;
             for product in 0..self.products {
                 for panel in 0..panels {
@@ -61,7 +76,7 @@ impl Pass for Products<'_> {
                     let vectors = (self.columns - panel * PANEL).min(PANEL) / LANES;
                     for row in (0..self.rows).step_by(ROWS) {
                         for (ahead, share) in self.ahead.iter().zip(shares) {
-                            let from = ahead.as_ptr().wrapping_add(done * share);
+                            let from = ahead.from.wrapping_add(done * share);
                             for line in (0..share).step_by(LANES) {
                                 prefetch(from.wrapping_add(line));
                             }
@@ -83,7 +98,7 @@ impl Pass for Products<'_> {
     }
 }
 
-impl Products<'_> {
+impl Products {
     /// [`ROWS`] rows, as many at a time as the registers hold.
     #[inline(always)]
     unsafe fn blocks<L: Lanes, const R: usize>(
