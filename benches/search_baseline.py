@@ -194,7 +194,7 @@ def ours(arguments: argparse.Namespace, dataset: Path, folder: Path) -> list[flo
     settings = [f"train_samples={TRAIN_BATCH * (arguments.steps + 1)}", "validation_samples=512", "epochs=1"]
     command = [
         arguments.search, "run", dataset, "--preset", "cifar10", "--device", arguments.device, "--overwrite",
-        "--set", f"precision={arguments.precision}", "--threads", str(arguments.threads), "-o", folder / "policy.json",
+        "--precision", arguments.precision, "--engine", arguments.engine, "--threads", str(arguments.threads), "-o", folder / "policy.json",
     ]  # fmt: skip
     for setting in settings:
         command += ["--set", setting]
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="rounds, each of both sides (default 2)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--precision", default="bf16", choices=("f32", "bf16"), help="of ours; the baseline is f32 (default bf16)")
+    parser.add_argument("--engine", default="auto", choices=("auto", "native", "libtorch"), help="of ours (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of both (default: one per core)")
     parser.add_argument("--no-baseline", action="store_true", help="ours alone")
     arguments = parser.parse_args()
@@ -262,7 +263,7 @@ def main() -> None:
                 line += f"  baseline {statistics.median(found):.3f} s a step,"
             found = ours(arguments, dataset, folder)
             of_ours += found
-            print(f"{line}  ours ({arguments.precision}) {statistics.median(found):.3f} s a step", flush=True)
+            print(f"{line}  ours ({arguments.precision}, {arguments.engine}) {statistics.median(found):.3f} s a step", flush=True)
     mine = statistics.median(of_ours)
     print(f"ours: median {mine:.3f} s, least {min(of_ours):.3f} s; 1,240 steps of the preset take {1240 * mine / 60:.1f} min")
     if of_baseline:

@@ -4,7 +4,7 @@ use ddas_formats::SearchSpace;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::networks::{NetworkChoice, Precision};
+use crate::networks::{Engine, NetworkChoice, Precision};
 use crate::settings::{SETTINGS, SettingHelp};
 use crate::step::LossReduction;
 
@@ -33,6 +33,9 @@ pub struct Config {
     pub network: String,
     /// What the network's convolutions compute in.
     pub precision: Precision,
+    /// What computes the network's gradients. A run's settings hold the one chosen at its start.
+    #[serde(default = "Engine::of_earlier_versions")]
+    pub engine: Engine,
     /// Side in pixels of the square images the network sees.
     pub image_size: u32,
     /// Search epochs; the policy gets one snapshot each.
@@ -194,6 +197,12 @@ impl Config {
             "f32 for a TorchScript module, which computes in its own kinds",
             &"bf16",
         )?;
+        // The device and the processor are not known yet.
+        let (kind, device) = (tch::Kind::Float, tch::Device::Cpu);
+        if self.engine == Engine::Native {
+            self.engine
+                .resolve(&network, self.precision, kind, device)?;
+        }
         if let Some(classes) = self.classes {
             let key = "classes";
             require(classes >= 2, key, "at least 2, or null for all", &classes)?;
@@ -356,7 +365,7 @@ impl Config {
     pub fn steps_cost_the_same(&self, other: &Self) -> bool {
         let work = |config: &Self| {
             let sizes = (config.train_batch, config.validation_batch, config.branches);
-            let network = (config.network.clone(), config.precision);
+            let network = (config.network.clone(), config.precision, config.engine);
             (network, config.image_size, config.crop, sizes)
         };
         work(self) == work(other)
@@ -481,6 +490,44 @@ mod tests {
             assert!(error.contains(wanted), "{assignment}: {error}");
         }
         assert_eq!(config, before);
+    }
+
+    #[test]
+    fn the_native_engine_is_refused_by_name_where_there_is_none() {
+        for (assignment, wanted) in [
+            (
+                "network=resnet-18",
+                "a wide residual network (wrn-DEPTH-WIDTH)",
+            ),
+            ("precision=bf16", "`precision` f32"),
+        ] {
+            let mut config = Config::preset("cifar10").unwrap();
+            config.set(assignment).unwrap();
+            config.validate().unwrap();
+            config.set("engine=native").unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains("`engine`: native needs "), "{error}");
+            assert!(error.contains(wanted), "{error}");
+        }
+        let resolve = |engine: Engine, device| {
+            let network = "wrn-40-2".parse().unwrap();
+            engine.resolve(&network, Precision::F32, tch::Kind::Float, device)
+        };
+        let (cpu, cuda) = (tch::Device::Cpu, tch::Device::Cuda(0));
+        assert_eq!(resolve(Engine::Auto, cuda).unwrap(), Engine::Libtorch);
+        assert_eq!(resolve(Engine::Libtorch, cpu).unwrap(), Engine::Libtorch);
+        let error = resolve(Engine::Native, cuda).unwrap_err().to_string();
+        assert!(error.contains("--device cpu"), "{error}");
+    }
+
+    #[test]
+    fn runs_without_an_engine_go_on_with_libtorch() {
+        let config = Config::preset("cifar10").unwrap();
+        let mut value = serde_json::to_value(&config).unwrap();
+        assert_eq!(value["engine"], "auto");
+        value.as_object_mut().unwrap().remove("engine");
+        let earlier: Config = serde_json::from_value(value).unwrap();
+        assert_eq!(earlier.engine, Engine::Libtorch);
     }
 
     #[test]

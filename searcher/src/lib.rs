@@ -76,7 +76,7 @@ pub use epoch::EpochReport;
 pub use error::{Error, Result};
 pub use libtorch::{DeviceChoice, prepare_libtorch};
 pub use meta_gradient::{Branch, MetaGradient, meta_gradient};
-pub use networks::{Architecture, Network, NetworkChoice, Parameters, Precision};
+pub use networks::{Architecture, Engine, Network, NetworkChoice, Parameters, Precision};
 pub use policy_parameters::{BranchWeights, PolicyParameters};
 pub use proxy_data::{EncodedImage, ProxyData, Samples};
 pub use report::write_report;

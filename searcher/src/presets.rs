@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Crop, SnapshotAt};
 use crate::error::{Error, Result};
-use crate::networks::Precision;
+use crate::networks::{Engine, Precision};
 use crate::step::LossReduction;
 
 impl Config {
@@ -33,6 +33,7 @@ impl Config {
             draws_per_sample: None,
             network: "wrn-40-2".to_owned(),
             precision: Precision::F32,
+            engine: Engine::Auto,
             image_size: 32,
             epochs: 20,
             classes: None,

@@ -47,6 +47,11 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
         "network: what its convolutions compute in",
     ),
     help(
+        "engine",
+        "auto, native or libtorch",
+        "network: what computes its gradients (auto: native where there is one)",
+    ),
+    help(
         "image_size",
         COUNT,
         "side in pixels of the images the network sees",

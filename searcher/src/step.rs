@@ -160,12 +160,16 @@ pub fn meta_step(
     let shares = policy.branch_weights(&batch.policies)?.shares;
     let total = policy.total_probability();
 
+    let reduction = match options.reduction {
+        LossReduction::Sum => Reduction::Sum,
+        LossReduction::Mean => Reduction::Mean,
+    };
     let mut losses = Vec::with_capacity(shares.len() + 2);
     let mut gradients = Vec::with_capacity(shares.len() + 1);
     for images in std::iter::once(&batch.plain).chain(&batch.branches) {
-        let (loss, _, gradient) = differentiate(network, images, &batch.labels, options)?;
-        losses.push(loss);
-        gradients.push(gradient);
+        let found = network.differentiate(images, &batch.labels, reduction)?;
+        losses.push(found.loss);
+        gradients.push(found.gradient);
     }
     // One row per copy: the expected gradient and the inner products are matrix products.
     let gradients = Tensor::f_stack(&gradients, 0)?;
@@ -178,13 +182,9 @@ pub fn meta_step(
         sgd.update(network, expected, options.learning_rate)
     })?;
 
-    let (loss, correct, validation_gradient) = differentiate(
-        network,
-        &batch.validation,
-        &batch.validation_labels,
-        options,
-    )?;
-    losses.push(loss);
+    let validation =
+        network.differentiate(&batch.validation, &batch.validation_labels, reduction)?;
+    losses.push(validation.loss);
 
     let numbers: Vec<f64> = tch::no_grad(|| -> Result<Vec<f64>> {
         // Equation 9 needs the differences to the plain copy; taken before the product, they
@@ -197,17 +197,17 @@ pub fn meta_step(
         let parts = [
             Tensor::f_stack(&losses, 0)?.f_to_kind(Kind::Double)?,
             plain
-                .f_matmul(&validation_gradient)?
+                .f_matmul(&validation.gradient)?
                 .f_to_kind(Kind::Double)?,
             differences
-                .f_matmul(&validation_gradient)?
+                .f_matmul(&validation.gradient)?
                 .f_to_kind(Kind::Double)?,
             square(&plain.f_reshape([-1])?)?,
-            square(&validation_gradient)?,
+            square(&validation.gradient)?,
             square(weights)?,
         ];
         let mut parts = Vec::from(parts);
-        if let Some(correct) = &correct {
+        if let Some(correct) = &validation.correct {
             parts.push(correct.f_reshape([1])?.f_to_kind(Kind::Double)?);
         }
         Ok(Vec::try_from(Tensor::f_cat(&parts, 0)?)?)
@@ -269,22 +269,6 @@ fn read_outcome(
         },
         gradient: meta_gradient(policy, &branches, options.meta_scale)?,
     })
-}
-
-/// Loss, number of correct predictions and flat gradient of one batch.
-fn differentiate(
-    network: &Network,
-    images: &Tensor,
-    labels: &Tensor,
-    options: &StepOptions,
-) -> Result<(Tensor, Option<Tensor>, Tensor)> {
-    let reduction = match options.reduction {
-        LossReduction::Sum => Reduction::Sum,
-        LossReduction::Mean => Reduction::Mean,
-    };
-    let (loss, correct) = network.loss(images, labels, reduction)?;
-    let gradient = network.parameters().gradient(&loss)?;
-    Ok((loss.f_detach()?, correct, gradient))
 }
 
 /// The squared norm of a vector, as a vector of one.

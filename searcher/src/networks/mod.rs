@@ -1,6 +1,8 @@
 //! Proxy networks: what a search trains to judge policies by.
 
+mod engine;
 mod module;
+mod native;
 mod parameters;
 mod proxy;
 mod resnet;
@@ -9,10 +11,12 @@ mod wide_resnet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
+pub use engine::Engine;
 pub use parameters::Parameters;
 
 use crate::error::{Error, Result};
@@ -25,6 +29,8 @@ pub struct Network {
     parameters: Parameters,
     precision: Precision,
     body: Body,
+    /// Instead of the body, for [`Network::differentiate`]; it works in buffers of its own.
+    native: Option<Mutex<native::Native>>,
 }
 
 enum Body {
@@ -119,6 +125,36 @@ impl Network {
         Ok((loss, Some(correct)))
     }
 
+    /// Loss, number of correct predictions and flat gradient of a batch, by the engine chosen.
+    pub(crate) fn differentiate(
+        &self,
+        images: &Tensor,
+        labels: &Tensor,
+        reduction: Reduction,
+    ) -> Result<Differentiated> {
+        let Some(native) = &self.native else {
+            let (loss, correct) = self.loss(images, labels, reduction)?;
+            let gradient = self.parameters.gradient(&loss)?;
+            return Ok(Differentiated {
+                loss: loss.f_detach()?,
+                correct,
+                gradient,
+            });
+        };
+        let reduce = match reduction {
+            Reduction::Sum => native::Reduce::Sum,
+            _ => native::Reduce::Mean,
+        };
+        // After a panic the buffers hold numbers as good as any: all are written before use.
+        let mut native = native.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = native.differentiate(&self.parameters, images, labels, reduce)?;
+        Ok(Differentiated {
+            loss: Tensor::from(found.loss),
+            correct: Some(Tensor::from(found.correct as i64)),
+            gradient: found.gradient,
+        })
+    }
+
     /// Makes what a module draws at random (dropout) depend on `key` alone.
     pub(crate) fn begin_step(&self, key: i64) {
         if let Body::Module(_) = self.body {
@@ -157,6 +193,7 @@ impl Network {
             parameters,
             precision: Precision::default(),
             body: Body::Module(module),
+            native: None,
         })
     }
 
@@ -166,6 +203,16 @@ impl Network {
         self.precision = precision;
         self
     }
+}
+
+/// What [`Network::differentiate`] gives.
+#[derive(Debug)]
+pub(crate) struct Differentiated {
+    pub(crate) loss: Tensor,
+    /// None for a network that gives losses instead of logits.
+    pub(crate) correct: Option<Tensor>,
+    /// In the order of [`Parameters::flat`].
+    pub(crate) gradient: Tensor,
 }
 
 impl fmt::Debug for Network {
@@ -216,6 +263,29 @@ impl NetworkChoice {
             Self::BuiltIn(_) => None,
             Self::Module(path) => Some(path),
         }
+    }
+
+    /// Has `network`, which this choice has made for `classes` classes, computed natively, by
+    /// `threads` threads.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when it is no wide residual network; [`Error::Invalid`] when the threads
+    /// cannot be started.
+    pub(crate) fn compute_natively(
+        &self,
+        network: &mut Network,
+        classes: u32,
+        threads: usize,
+    ) -> Result<()> {
+        let &Self::BuiltIn(Architecture::WideResNet { depth, width }) = self else {
+            let kind = Kind::Float;
+            let device = network.parameters.flat().device();
+            Engine::Native.resolve(self, network.precision, kind, device)?;
+            return Ok(());
+        };
+        let native = native::Native::new(depth, width, classes, threads)?;
+        network.native = Some(Mutex::new(native));
+        Ok(())
     }
 
     /// Makes or loads the network, in f32.
@@ -343,6 +413,7 @@ impl Architecture {
             parameters: builder.finish(seed, kind, device)?,
             precision: Precision::default(),
             body: Body::Layers(layers),
+            native: None,
         })
     }
 }

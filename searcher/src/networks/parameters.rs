@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const INITIALISATION: u32 = u32::MAX;
 
 /// PyTorch's default for batch normalisation.
-const BATCH_NORM_EPSILON: f64 = 1e-5;
+pub(super) const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 /// One named parameter: a leaf of the autograd graph that shares the flat vector's memory.
 #[derive(Debug)]

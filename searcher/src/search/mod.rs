@@ -21,7 +21,7 @@ use crate::batches::{BatchMaker, BatchScratch, TrainBatch, ValidationBatches};
 use crate::config::{Config, SnapshotAt};
 use crate::epoch::EpochProgress;
 use crate::error::{Error, Result};
-use crate::networks::{Network, NetworkChoice};
+use crate::networks::{Engine, Network, NetworkChoice};
 use crate::policy_parameters::PolicyParameters;
 use crate::prefetch::Prefetch;
 use crate::proxy_data::ProxyData;
@@ -55,9 +55,17 @@ impl Search {
         config.validate()?;
         let space = config.resolve_search_space()?;
         let choice: NetworkChoice = config.network.parse()?;
-        let network = choice
+        let mut network = choice
             .build(data.classes, config.seed, config.image_size, device)?
             .with_precision(config.precision);
+        let kind = network.parameters().flat().f_kind()?;
+        let engine = config
+            .engine
+            .resolve(&choice, config.precision, kind, device)?;
+        if engine == Engine::Native {
+            let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+            choice.compute_natively(&mut network, data.classes, threads)?;
+        }
         let betas = (config.adam_beta1, config.adam_beta2);
         let operations = space.len();
         Ok(Self {
@@ -70,13 +78,16 @@ impl Search {
             current: EpochProgress::default(),
             validation: ValidationBatches::new(&data.validation, config, device)?,
             maker: Arc::new(BatchMaker::new(data, config)?),
-            config: config.clone(),
+            config: Config {
+                engine,
+                ..config.clone()
+            },
             space,
             device,
         })
     }
 
-    /// The settings.
+    /// The settings, `engine` resolved.
     pub fn config(&self) -> &Config {
         &self.config
     }

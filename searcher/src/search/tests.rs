@@ -300,6 +300,50 @@ impl Observer for Collect<'_> {
 }
 
 #[test]
+fn both_engines_find_nearly_the_same_policy_and_the_native_one_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder.path().join("space.json"), 4);
+    config.epochs = 1;
+    config.network = "wrn-10-1".to_owned();
+    let new = |engine| {
+        let mut config = config.clone();
+        config.engine = engine;
+        Search::new(planted(), &config, Device::Cpu).unwrap()
+    };
+    let never = AtomicBool::new(false);
+    let [mut native, mut libtorch] = [Engine::Auto, Engine::Libtorch].map(new);
+    assert_eq!(native.config().engine, Engine::Native);
+    assert_eq!(libtorch.config().engine, Engine::Libtorch);
+    native.run(1, &never, &mut Silent).unwrap();
+    libtorch.run(1, &never, &mut Silent).unwrap();
+    let policies = [&native, &libtorch].map(|search| search.snapshots()[0].clone());
+    let [found, wanted] = policies.map(|snapshot| {
+        let mut all = snapshot.operation_probabilities().to_vec();
+        all.push(snapshot.total_probability());
+        all
+    });
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!((found - wanted).abs() < 2e-3, "{found} instead of {wanted}");
+    }
+
+    let checkpoint = folder.path().join("checkpoint.safetensors");
+    let stop = AtomicBool::new(false);
+    let mut stopped = new(Engine::Native);
+    let mut observer = StopAfter {
+        steps: 5,
+        stop: &stop,
+    };
+    stopped.run(1, &stop, &mut observer).unwrap();
+    stopped.save_checkpoint(&checkpoint).unwrap();
+    let mut resumed = new(Engine::Native);
+    resumed.restore_checkpoint(&checkpoint).unwrap();
+    resumed.run(2, &never, &mut Silent).unwrap();
+    assert_eq!(resumed.snapshots(), native.snapshots());
+    let [found, wanted] = [&resumed, &native].map(|search| search.network.parameters().flat());
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn steps_that_teach_nothing_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let space = folder.path().join("space.json");

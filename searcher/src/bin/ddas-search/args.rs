@@ -98,6 +98,11 @@ pub(crate) struct AblationArgs {
     #[arg(long, value_name = "KIND")]
     precision: Option<String>,
 
+    /// What computes the network's gradients: native (wide residual networks in f32 on the CPU),
+    /// libtorch, or auto, native where there is one [default: auto].
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+
     /// Keep the total probability at P instead of learning it.
     #[arg(long, value_name = "P")]
     fix_total_probability: Option<f64>,
@@ -131,6 +136,9 @@ impl AblationArgs {
         let mut settings = Vec::new();
         if let Some(precision) = &self.precision {
             settings.push(format!("precision={precision}"));
+        }
+        if let Some(engine) = &self.engine {
+            settings.push(format!("engine={engine}"));
         }
         if let Some(total) = self.fix_total_probability {
             settings.push(format!("total_probability={total:?}"));

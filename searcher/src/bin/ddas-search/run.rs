@@ -21,7 +21,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let dataset = Dataset::open(&args.dataset)?;
     let device = prepare_libtorch(args.machine.device, args.machine.threads)?;
     let data = ProxyData::load(&dataset, &config)?;
-    let record = RunRecord {
+    let mut record = RunRecord {
         format: RunRecord::FORMAT.to_owned(),
         version: RunRecord::VERSION,
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -35,6 +35,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         settings: config,
     };
     let search = Search::new(Arc::new(data), &record.settings, device)?;
+    // A resumed run computes with what this one does, whatever the defaults are by then.
+    record.settings = search.config().clone();
     let run_dir = args
         .run_dir
         .clone()

@@ -1,0 +1,66 @@
+//! Who computes a network's gradients.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
+
+use super::native::Native;
+use super::{Architecture, NetworkChoice, Precision};
+use crate::error::{Error, Result};
+
+/// What computes a network's loss and gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The native engine where there is one for network, precision, device and processor.
+    #[default]
+    Auto,
+    /// This crate's own code for wide residual networks in f32 on the CPU (AVX2 or AVX-512).
+    Native,
+    /// libtorch: every network, precision and device.
+    Libtorch,
+}
+
+impl Engine {
+    /// What runs of earlier versions computed with.
+    pub(crate) fn of_earlier_versions() -> Self {
+        Self::Libtorch
+    }
+
+    /// What there is for these settings on this device: native or libtorch, never auto.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when native is asked for where there is none, with the reason.
+    pub(crate) fn resolve(
+        self,
+        network: &NetworkChoice,
+        precision: Precision,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self> {
+        let obstacle = match (network, precision, device) {
+            (
+                NetworkChoice::BuiltIn(Architecture::WideResNet { .. }),
+                Precision::F32,
+                Device::Cpu,
+            ) => match kind {
+                Kind::Float => Native::obstacle(),
+                _ => Some("parameters of f32"),
+            },
+            (NetworkChoice::BuiltIn(Architecture::WideResNet { .. }), Precision::F32, _) => {
+                Some("the CPU (`--device cpu`)")
+            }
+            (NetworkChoice::BuiltIn(Architecture::WideResNet { .. }), Precision::Bf16, _) => {
+                Some("`precision` f32")
+            }
+            _ => Some("a wide residual network (wrn-DEPTH-WIDTH)"),
+        };
+        match (self, obstacle) {
+            (Self::Libtorch, _) | (Self::Auto, Some(_)) => Ok(Self::Libtorch),
+            (Self::Native | Self::Auto, None) => Ok(Self::Native),
+            (Self::Native, Some(wanted)) => Err(Error::Setting {
+                key: "engine".to_owned(),
+                problem: format!("native needs {wanted}; use auto or libtorch"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Wide residual networks on the CPU without libtorch: loss and gradient in one call.
+//!
+//! libtorch's convolutions multiply as often as their definition says, and what stands between
+//! them goes through memory on its own. Here the 3x3 convolutions go through Winograd's transform
+//! (`conv/`), which needs a quarter of the products, and take normalisation, rectification,
+//! residuals and their backward passes along (`network.rs` says which). The other convolutions are
+//! matrix products (`lowered.rs`, `gemm.rs`). Work is cut by the sizes alone and partial sums are
+//! added in order: results do not depend on the number of threads.
+
+mod conv;
+mod convolve;
+mod gemm;
+mod head;
+mod isa;
+mod layout;
+mod lowered;
+mod network;
+mod norm;
+mod passes;
+#[cfg(test)]
+mod reference;
+mod scratch;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::Tensor;
+
+use self::isa::Isa;
+use self::layout::Layout;
+use self::network::{Batch, WideNetwork};
+use crate::error::{Error, Result};
+use crate::networks::parameters::Parameters;
+
+pub(super) use self::head::Reduce;
+
+/// A wide residual network with its threads and buffers.
+pub(super) struct Native {
+    pool: ThreadPool,
+    network: WideNetwork,
+    classes: usize,
+    parameters: usize,
+}
+
+/// Loss, number of correct predictions and gradient of a batch.
+pub(super) struct Differentiated {
+    pub(super) loss: f64,
+    pub(super) correct: usize,
+    /// In the order of `Parameters::flat`.
+    pub(super) gradient: Tensor,
+}
+
+impl Native {
+    /// Why this machine cannot run it; none where it can.
+    pub(super) fn obstacle() -> Option<&'static str> {
+        match Isa::detect() {
+            Some(_) => None,
+            None => Some("a processor with AVX2 and FMA"),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] when the processor lacks AVX2 or no threads can be started.
+    pub(super) fn new(depth: u32, width: u32, classes: u32, threads: usize) -> Result<Self> {
+        let (depth, width, classes) = (depth as usize, width as usize, classes as usize);
+        let isa = Isa::detect().ok_or_else(|| {
+            Error::Invalid("the native engine needs a processor with AVX2 and FMA".to_owned())
+        })?;
+        let convolver = convolve::convolver(isa);
+        Self::with_convolver(isa, (depth, width, classes), threads, convolver)
+    }
+
+    fn with_convolver(
+        isa: Isa,
+        (depth, width, classes): (usize, usize, usize),
+        threads: usize,
+        convolver: Box<dyn convolve::Convolve + Send>,
+    ) -> Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|number| format!("network-{number}"))
+            .build()
+            .map_err(|error| {
+                Error::Invalid(format!("the network's threads cannot be started: {error}"))
+            })?;
+        let layout = Layout::new(depth, width, classes);
+        Ok(Self {
+            pool,
+            classes,
+            parameters: layout.count(),
+            network: WideNetwork::new(isa, layout, classes, threads, convolver),
+        })
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] when images, labels and parameters do not fit the network or each other.
+    pub(super) fn differentiate(
+        &mut self,
+        parameters: &Parameters,
+        images: &Tensor,
+        labels: &Tensor,
+        reduce: Reduce,
+    ) -> Result<Differentiated> {
+        let (height, width, labels) = self.check(images, labels)?;
+        // Images made for a search lie like this already.
+        let images = images.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        if parameters.count() != self.parameters {
+            return Err(Error::Invalid(format!(
+                "{} parameters for a network of {}",
+                parameters.count(),
+                self.parameters
+            )));
+        }
+        let (pool, network) = (&self.pool, &mut self.network);
+        let mut found = (f64::NAN, 0);
+        let gradient = tensor::with_values(parameters.flat(), |values| {
+            tensor::with_values(&images, |images| {
+                let batch = Batch {
+                    images,
+                    height,
+                    width,
+                    labels: &labels,
+                };
+                tensor::vector(values.len(), |gradient| {
+                    found = pool.install(|| network.differentiate(values, batch, reduce, gradient));
+                })
+            })
+        })???;
+        let (loss, correct) = found;
+        Ok(Differentiated {
+            loss,
+            correct,
+            gradient,
+        })
+    }
+
+    /// Height, width and labels of a batch.
+    fn check(&self, images: &Tensor, labels: &Tensor) -> Result<(usize, usize, Vec<usize>)> {
+        let size = images.size();
+        let &[batch, 3, height, width] = &size[..] else {
+            return Err(Error::Invalid(format!(
+                "images of shape {size:?}; expected batch x 3 x height x width"
+            )));
+        };
+        let labels = Vec::<i64>::try_from(labels)?;
+        if batch < 1 || height < 1 || width < 1 || labels.len() as i64 != batch {
+            return Err(Error::Invalid(format!(
+                "{} labels for images of shape {size:?}",
+                labels.len()
+            )));
+        }
+        let class = |&label: &i64| {
+            usize::try_from(label)
+                .ok()
+                .filter(|&label| label < self.classes)
+                .ok_or_else(|| Error::Invalid(format!("label {label} of {} classes", self.classes)))
+        };
+        let labels = labels.iter().map(class).collect::<Result<_>>()?;
+        Ok((height as usize, width as usize, labels))
+    }
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Native")
+            .field("threads", &self.pool.current_num_threads())
+            .finish_non_exhaustive()
+    }
+}
