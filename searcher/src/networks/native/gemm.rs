@@ -113,7 +113,7 @@ macro_rules! kernels {
                 let mut i = 0;
                 macro_rules! tiles {
                     ($count:literal) => {
-                        while i + $count <= product.m {
+                        while product.m - i >= $count {
                             // SAFETY: rows i to i + count lie within m.
                             unsafe {
                                 tile::<$count, VECTORS>(
@@ -155,8 +155,8 @@ macro_rules! kernels {
                     }
                     for (i, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: an element of `a`.
-                        let factor: $vector =
-                            $splat(unsafe { *first.add(i * a.row + p * a.column) });
+                        let factor = unsafe { *first.add(i * a.row + p * a.column) };
+                        let factor: $vector = $splat(factor);
                         for (sum, &row) in sums.iter_mut().zip(&row) {
                             *sum = $fma(factor, row, *sum);
                         }
