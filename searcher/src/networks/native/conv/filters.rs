@@ -2,15 +2,16 @@
 //!
 //! Weights lie as output x 3 x 3 x input.
 
-use super::lanes::{LANES, Lanes, Pass};
+use super::format::{Format, Full, PairsOfRows};
+use super::lanes::{LANES, Lanes, Narrow, NarrowPass, Pass};
 use super::points::{self, POINTS, PRODUCTS};
-use super::tiling::PANEL;
+use super::tiling::{Layout, PANEL};
 
 /// Taps of a filter.
 pub(super) const TAPS: usize = 9;
 
 /// Transforms a panel of the weights to the right matrices of the products:
-/// product x row x [`PANEL`].
+/// product x row (in bf16: pair of rows) x [`PANEL`].
 pub(super) struct Filters<'a> {
     pub(super) weights: &'a [f32],
     pub(super) inputs: usize,
@@ -26,6 +27,25 @@ pub(super) struct Filters<'a> {
 impl Pass for Filters<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<L, Full>() }
+    }
+}
+
+impl NarrowPass for Filters<'_>
+where
+    PairsOfRows: Format<Narrow>,
+{
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<Narrow, PairsOfRows>() }
+    }
+}
+
+impl Filters<'_> {
+    #[inline(always)]
+    unsafe fn transform<L: Lanes, F: Format<L>>(self) {
         let Filters {
             weights,
             inputs,
@@ -40,6 +60,7 @@ impl Pass for Filters<'_> {
             (inputs, outputs)
         };
         let from = weights.as_ptr();
+        let layout = Layout::filters(rows * F::BYTES / size_of::<f32>());
         for column in (first..columns.min(first + PANEL)).step_by(LANES) {
             for row in 0..rows {
                 // SAFETY: the caller's promises; row and columns are within the weights.
@@ -65,8 +86,12 @@ impl Pass for Filters<'_> {
                     for y in 0..POINTS {
                         let values = points::filter([half[0][y], half[1][y], half[2][y]]);
                         for (x, value) in values.into_iter().enumerate() {
-                            let row = (y * POINTS + x) * rows + row;
-                            value.store(to.add(row * PANEL + column - first));
+                            let place = F::place(&layout, row, column - first);
+                            F::keep(
+                                value,
+                                row,
+                                to.add((y * POINTS + x) * layout.product + place),
+                            );
                         }
                     }
                 }

@@ -103,6 +103,50 @@ pub(super) unsafe fn run(isa: Isa, pass: impl Pass) {
     unsafe { pass.run::<[f32; LANES]>() }
 }
 
+/// The type of sixteen numbers where there are instructions for bf16.
+#[cfg(target_arch = "x86_64")]
+pub(super) type Narrow = __m512;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) type Narrow = [f32; LANES];
+
+/// Work in the instructions for bf16.
+pub(super) trait NarrowPass {
+    /// Does it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Pass::run`]; the machine has AVX-512 and AVX512-BF16.
+    unsafe fn run(self);
+}
+
+/// Whether the machine has the instructions for bf16.
+pub(in super::super) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        Isa::available().contains(&Isa::Avx512) && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Runs `pass` in the instructions for bf16.
+///
+/// # Safety
+///
+/// The machine has them, see [`has_bf16`], and the pointers of the pass are valid.
+pub(super) unsafe fn run_narrow(pass: impl NarrowPass) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+    unsafe fn avx512bf16(pass: impl NarrowPass) {
+        // SAFETY: compiled for these instructions, which the machine has.
+        unsafe { pass.run() }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    use NarrowPass::run as avx512bf16;
+    // SAFETY: as the caller promised.
+    unsafe { avx512bf16(pass) }
+}
+
 /// Sixteen numbers.
 ///
 /// # Safety

@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 
 mod filters;
+mod format;
 mod lanes;
 mod points;
 mod product;
@@ -25,13 +26,16 @@ mod tests;
 mod tiling;
 mod write;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
+use self::format::{Full, PairsOfChannels, PairsOfRows};
 pub(super) use self::lanes::Isa;
-use self::lanes::{LANES, run};
+pub(super) use self::lanes::has_bf16;
+use self::lanes::{LANES, NarrowPass, Pass, run, run_narrow};
 use self::points::PRODUCTS;
 use self::product::{Ahead, Left, Products, ROWS};
 use self::read::{Activated, Combined, Inputs, OutputGradients, Plain, Source};
@@ -102,6 +106,8 @@ pub(super) struct Sums {
 #[derive(Debug)]
 pub(super) struct Convolver {
     isa: Isa,
+    /// Numbers of the operands in the place of an f32: 2 in bf16.
+    pairs: usize,
     /// Transformed weights.
     weights: Aligned,
     /// Gradients of the transformed weights, a set per chunk.
@@ -138,10 +144,22 @@ impl Convolver {
         );
         Convolver {
             isa,
+            pairs: 1,
             weights: Aligned::default(),
             chunks: Aligned::default(),
             sums: Aligned::default(),
             scratch: PerThread::default(),
+        }
+    }
+
+    /// Multiplies in bf16: transformed inputs, weights and gradients are rounded
+    /// to 8 significant bits, their products summed in f32. Images stay f32.
+    pub(super) fn in_bf16(self) -> Convolver {
+        assert!(has_bf16(), "the machine has no instructions for bf16");
+        Convolver {
+            isa: Isa::Avx512,
+            pairs: 2,
+            ..self
         }
     }
 
@@ -237,8 +255,14 @@ impl Convolver {
         self.chunks.resize(chunks * product * PRODUCTS);
         self.scratch.prepare();
         let scratch = &self.scratch;
-        let of_x = Layout::panels(block, inputs);
-        let of_dy = Layout::panels(block, outputs);
+        let pairs = self.pairs;
+        let held = if pairs == 1 {
+            Held::Full
+        } else {
+            Held::PairsOfRows
+        };
+        let of_x = Layout::panels(block / pairs, inputs);
+        let of_dy = Layout::panels(block / pairs, outputs);
         let sets = self.chunks.par_chunks_exact_mut(product * PRODUCTS);
         sets.enumerate().for_each(|(chunk, to)| {
             let mut memory = scratch.get((of_x.product + of_dy.product) * PRODUCTS);
@@ -246,12 +270,12 @@ impl Convolver {
             let first = chunk * per_chunk;
             for start in (first..all.min(first + per_chunk)).step_by(block) {
                 let tiles = start..all.min(first + per_chunk).min(start + block);
-                input.transform(isa, false, inputs, tiling, tiles.clone(), v, of_x);
-                gradient.transform(isa, true, outputs, tiling, tiles.clone(), m, of_dy);
+                input.transform(isa, held, false, inputs, tiling, tiles.clone(), v, of_x);
+                gradient.transform(isa, held, true, outputs, tiling, tiles.clone(), m, of_dy);
                 let products = Products {
                     products: PRODUCTS,
                     rows: outputs,
-                    inner: tiles.len(),
+                    inner: tiles.len().div_ceil(pairs),
                     columns: inputs,
                     a: Left {
                         from: m.as_ptr(),
@@ -276,7 +300,7 @@ impl Convolver {
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the
                 // matrices, and `to` takes the products of a chunk.
-                unsafe { run(isa, products) };
+                unsafe { run_either(isa, pairs, products) };
             }
         });
         let chunks = &*self.chunks;
@@ -306,10 +330,13 @@ impl Convolver {
         } else {
             (inputs, outputs)
         };
+        let pairs = self.pairs;
         self.weights
-            .resize(columns.div_ceil(PANEL) * PRODUCTS * rows * PANEL);
+            .resize(columns.div_ceil(PANEL) * PRODUCTS * rows / pairs * PANEL);
         let isa = self.isa;
-        let panels = self.weights.par_chunks_exact_mut(PRODUCTS * rows * PANEL);
+        let panels = self
+            .weights
+            .par_chunks_exact_mut(PRODUCTS * rows / pairs * PANEL);
         panels.enumerate().for_each(|(panel, to)| {
             let to = to.as_mut_ptr();
             let column = panel * PANEL;
@@ -322,7 +349,7 @@ impl Convolver {
                 to,
             };
             // SAFETY: the machine has `isa`; `to` takes the rows of a panel.
-            unsafe { run(isa, filters) };
+            unsafe { run_either(isa, pairs, filters) };
         });
     }
 
@@ -343,7 +370,13 @@ impl Convolver {
         self.sums.resize(blocks * 2 * to);
         self.scratch.prepare();
         let (scratch, weights) = (&self.scratch, &*self.weights);
-        let of_v = Layout::rows(block, from);
+        let pairs = self.pairs;
+        let held = if pairs == 1 {
+            Held::Full
+        } else {
+            Held::PairsOfChannels
+        };
+        let of_v = Layout::rows(block, from / pairs);
         let of_m = Layout::panels(block, to);
         let stream = out.len() >= STREAM_NUMBERS && out.as_ptr().addr().is_multiple_of(64);
         let out = Shared(out.as_mut_ptr());
@@ -355,12 +388,12 @@ impl Convolver {
                 let mut memory = scratch.get((of_v.product + of_m.product) * PRODUCTS);
                 let (v, m) = memory.split_at_mut(of_v.product * PRODUCTS);
                 let tiles = index * block..all.min((index + 1) * block);
-                input.transform(isa, false, from, tiling, tiles.clone(), v, of_v);
+                input.transform(isa, held, false, from, tiling, tiles.clone(), v, of_v);
                 let products = Products {
                     products: PRODUCTS,
                     // Rows past the last tile hold what was there before.
                     rows: tiles.len().next_multiple_of(ROWS),
-                    inner: from,
+                    inner: from / pairs,
                     columns: to,
                     a: Left {
                         from: v.as_ptr(),
@@ -370,8 +403,8 @@ impl Convolver {
                         column: 1,
                     },
                     b: weights.as_ptr(),
-                    b_product: from * PANEL,
-                    b_panel: PRODUCTS * from * PANEL,
+                    b_product: from / pairs * PANEL,
+                    b_panel: PRODUCTS * from / pairs * PANEL,
                     c: m.as_mut_ptr(),
                     c_product: of_m.product,
                     c_panel: of_m.panel,
@@ -390,7 +423,7 @@ impl Convolver {
                     },
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the matrices.
-                unsafe { run(isa, products) };
+                unsafe { run_either(isa, pairs, products) };
                 let target = Target {
                     channels: to,
                     tiling,
@@ -450,6 +483,23 @@ fn tiles_of_block(inputs: usize, outputs: usize) -> usize {
     (tiles / ROWS * ROWS).clamp(FEWEST, MOST)
 }
 
+/// Runs `pass` on numbers or on `pairs` of bf16.
+///
+/// # Safety
+///
+/// The machine has `isa`, and the instructions for bf16 where they are asked
+/// for; the pointers of the pass are valid.
+unsafe fn run_either(isa: Isa, pairs: usize, pass: impl Pass + NarrowPass) {
+    // SAFETY: as the caller promised.
+    unsafe {
+        if pairs == 1 {
+            run(isa, pass);
+        } else {
+            run_narrow(pass);
+        }
+    }
+}
+
 /// The pixels of images of so many channels.
 fn ahead(images: *const f32, pixels: &Range<usize>, channels: usize) -> Ahead {
     Ahead {
@@ -507,6 +557,7 @@ impl<'a> Input<'a> {
     fn transform(
         &self,
         isa: Isa,
+        held: Held,
         gradients: bool,
         channels: usize,
         tiling: Tiling,
@@ -517,6 +568,7 @@ impl<'a> Input<'a> {
         let to = to.as_mut_ptr();
         let transform = Transform {
             isa,
+            held,
             gradients,
             channels,
             tiling,
@@ -542,9 +594,18 @@ impl<'a> Input<'a> {
     }
 }
 
+/// How operands are held, see [`format`](self::format).
+#[derive(Clone, Copy)]
+enum Held {
+    Full,
+    PairsOfChannels,
+    PairsOfRows,
+}
+
 /// See [`Input::transform`].
 struct Transform {
     isa: Isa,
+    held: Held,
     gradients: bool,
     channels: usize,
     tiling: Tiling,
@@ -555,43 +616,65 @@ struct Transform {
 
 impl Transform {
     fn run(self, source: impl Source) {
+        let isa = self.isa;
+        // SAFETY: the machine has `isa`, and the instructions for bf16 where
+        // they are asked for; the source has the channels of all tiles, and
+        // there is room for so many in the layout.
+        unsafe {
+            match (self.held, self.gradients) {
+                (Held::Full, false) => run(isa, self.inputs::<_, Full>(source)),
+                (Held::Full, true) => run(isa, self.output_gradients::<_, Full>(source)),
+                (Held::PairsOfChannels, false) => {
+                    run_narrow(self.inputs::<_, PairsOfChannels>(source));
+                }
+                (Held::PairsOfChannels, true) => {
+                    run_narrow(self.output_gradients::<_, PairsOfChannels>(source));
+                }
+                (Held::PairsOfRows, false) => run_narrow(self.inputs::<_, PairsOfRows>(source)),
+                (Held::PairsOfRows, true) => {
+                    run_narrow(self.output_gradients::<_, PairsOfRows>(source));
+                }
+            }
+        }
+    }
+
+    fn inputs<S, F>(self, source: S) -> Inputs<S, F> {
         let Transform {
-            isa,
-            gradients,
             channels,
             tiling,
             tiles,
             to,
             layout,
+            ..
         } = self;
-        // SAFETY: the machine has `isa`; the source has the channels of all
-        // tiles, and there is room for so many in the layout.
-        unsafe {
-            if gradients {
-                run(
-                    isa,
-                    OutputGradients {
-                        source,
-                        channels,
-                        tiling,
-                        tiles,
-                        to,
-                        layout,
-                    },
-                );
-            } else {
-                run(
-                    isa,
-                    Inputs {
-                        source,
-                        channels,
-                        tiling,
-                        tiles,
-                        to,
-                        layout,
-                    },
-                );
-            }
+        Inputs {
+            source,
+            channels,
+            tiling,
+            tiles,
+            to,
+            layout,
+            format: PhantomData,
+        }
+    }
+
+    fn output_gradients<S, F>(self, source: S) -> OutputGradients<S, F> {
+        let Transform {
+            channels,
+            tiling,
+            tiles,
+            to,
+            layout,
+            ..
+        } = self;
+        OutputGradients {
+            source,
+            channels,
+            tiling,
+            tiles,
+            to,
+            layout,
+            format: PhantomData,
         }
     }
 }

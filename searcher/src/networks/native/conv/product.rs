@@ -1,6 +1,7 @@
 //! Products of small matrices: most of the work.
 
-use super::lanes::{Block, LANES, Lanes, Pass, prefetch};
+use super::format::{Format, Full, PairsOfRows};
+use super::lanes::{Block, LANES, Lanes, Narrow, NarrowPass, Pass, prefetch};
 use super::tiling::PANEL;
 
 /// Rows of the left matrix come in multiples of this.
@@ -12,7 +13,8 @@ pub(super) const ROWS: usize = 8;
 /// last perhaps of 16; rows of a panel are [`PANEL`] numbers apart.
 pub(super) struct Products {
     pub(super) products: usize,
-    /// Rows of `a` and `c`, columns of `a` and rows of `b`, columns of `b`.
+    /// Rows of `a` and `c`, columns of `a` and rows of `b` (pairs of them in
+    /// bf16), columns of `b`.
     pub(super) rows: usize,
     pub(super) inner: usize,
     pub(super) columns: usize,
@@ -62,6 +64,23 @@ pub(super) struct Left {
 impl Pass for Products {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.compute::<L, Full>() }
+    }
+}
+
+/// Of pairs of bf16.
+impl NarrowPass for Products {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.compute::<Narrow, PairsOfRows>() }
+    }
+}
+
+impl Products {
+    #[inline(always)]
+    unsafe fn compute<L: Lanes, F: Format<L>>(self) {
         debug_assert!(self.rows.is_multiple_of(ROWS) && self.columns.is_multiple_of(LANES));
         // SAFETY: the caller's promises.
         unsafe {
@@ -86,22 +105,20 @@ impl Pass for Products {
                         let a = self.a.from.add(product * self.a.product + offset);
                         let c = c.add(row * PANEL);
                         match (L::BLOCK, vectors) {
-                            (Block::Wide, 2) => self.block::<L, 8, 2>(a, b, c),
-                            (Block::Wide, _) => self.block::<L, 8, 1>(a, b, c),
-                            (Block::Narrow, _) => self.blocks::<L, 4>(vectors, a, b, c),
-                            (Block::Least, _) => self.blocks::<L, 2>(vectors, a, b, c),
+                            (Block::Wide, 2) => self.block::<L, F, 8, 2>(a, b, c),
+                            (Block::Wide, _) => self.block::<L, F, 8, 1>(a, b, c),
+                            (Block::Narrow, _) => self.blocks::<L, F, 4>(vectors, a, b, c),
+                            (Block::Least, _) => self.blocks::<L, F, 2>(vectors, a, b, c),
                         }
                     }
                 }
             }
         }
     }
-}
 
-impl Products {
     /// [`ROWS`] rows, as many at a time as the registers hold.
     #[inline(always)]
-    unsafe fn blocks<L: Lanes, const R: usize>(
+    unsafe fn blocks<L: Lanes, F: Format<L>, const R: usize>(
         &self,
         vectors: usize,
         a: *const f32,
@@ -115,7 +132,7 @@ impl Products {
                     let a = a.add(row * self.a.row);
                     let b = b.add(vector * LANES);
                     let c = c.add(row * PANEL + vector * LANES);
-                    self.block::<L, R, 1>(a, b, c);
+                    self.block::<L, F, R, 1>(a, b, c);
                 }
             }
         }
@@ -123,7 +140,7 @@ impl Products {
 
     /// `R` rows of `N` vectors of `c`.
     #[inline(always)]
-    unsafe fn block<L: Lanes, const R: usize, const N: usize>(
+    unsafe fn block<L: Lanes, F: Format<L>, const R: usize, const N: usize>(
         &self,
         mut a: *const f32,
         mut b: *const f32,
@@ -144,7 +161,7 @@ impl Products {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let left = L::splat(*a.add(row * self.a.row));
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = left.mul_add(right, *sum);
+                        *sum = F::multiply_add(left, right, *sum);
                     }
                 }
                 a = a.add(self.a.column);

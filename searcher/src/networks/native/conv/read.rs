@@ -1,8 +1,10 @@
 //! The passes that read images and transform their tiles.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::lanes::{LANES, Lanes, Pass};
+use super::format::{Format, Full};
+use super::lanes::{LANES, Lanes, Narrow, NarrowPass, Pass};
 use super::points::{self, POINTS, TILE};
 use super::tiling::{Layout, Tiling};
 
@@ -148,7 +150,7 @@ impl<L: Lanes> Reader<L> for CombinedReader<L> {
 
 /// Transforms the 6 x 6 pixels that each tile's outputs depend on. What lies
 /// outside the image counts as 0.
-pub(super) struct Inputs<S> {
+pub(super) struct Inputs<S, F> {
     pub(super) source: S,
     pub(super) channels: usize,
     pub(super) tiling: Tiling,
@@ -156,11 +158,31 @@ pub(super) struct Inputs<S> {
     /// Takes the products of the tiles.
     pub(super) to: *mut f32,
     pub(super) layout: Layout,
+    pub(super) format: PhantomData<F>,
 }
 
-impl<S: Source> Pass for Inputs<S> {
+impl<S: Source> Pass for Inputs<S, Full> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<L>() }
+    }
+}
+
+impl<S: Source, F: Format<Narrow>> NarrowPass for Inputs<S, F> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<Narrow>() }
+    }
+}
+
+impl<S: Source, F> Inputs<S, F> {
+    #[inline(always)]
+    unsafe fn transform<L: Lanes>(self)
+    where
+        F: Format<L>,
+    {
         let Inputs {
             source,
             channels,
@@ -168,6 +190,7 @@ impl<S: Source> Pass for Inputs<S> {
             tiles,
             to,
             layout,
+            ..
         } = self;
         // SAFETY: the caller's promises; pixels are read only inside images.
         unsafe {
@@ -175,7 +198,7 @@ impl<S: Source> Pass for Inputs<S> {
             let mut strip = [[zero; POINTS]; STRIP];
             for channel in (0..channels).step_by(LANES) {
                 let reader = source.reader::<L>(channel);
-                let mut to = to.add(layout.channel(channel));
+                let mut done = 0;
                 for run in tiling.runs(tiles.clone(), LONGEST) {
                     // Row and column `i` of a tile's pixels is `i - 1` of the tile's outputs.
                     let rows = 1usize.saturating_sub(run.y)..POINTS.min(tiling.height + 1 - run.y);
@@ -207,13 +230,18 @@ impl<S: Source> Pass for Inputs<S> {
                     }
                     for tile in 0..run.tiles {
                         let strip = &strip[tile * TILE..][..POINTS];
+                        let to = to.add(F::place(&layout, done, channel));
                         for row in 0..POINTS {
                             let values = points::input(std::array::from_fn(|i| strip[i][row]));
                             for (column, value) in values.into_iter().enumerate() {
-                                value.store(to.add((row * POINTS + column) * layout.product));
+                                F::keep(
+                                    value,
+                                    done,
+                                    to.add((row * POINTS + column) * layout.product),
+                                );
                             }
                         }
-                        to = to.add(layout.tile);
+                        done += 1;
                     }
                 }
             }
@@ -223,7 +251,7 @@ impl<S: Source> Pass for Inputs<S> {
 
 /// Transforms the gradients of the 4 x 4 outputs of each tile. Outputs that
 /// the image does not have count as 0.
-pub(super) struct OutputGradients<S> {
+pub(super) struct OutputGradients<S, F> {
     pub(super) source: S,
     pub(super) channels: usize,
     pub(super) tiling: Tiling,
@@ -231,11 +259,31 @@ pub(super) struct OutputGradients<S> {
     /// Takes the products of the tiles.
     pub(super) to: *mut f32,
     pub(super) layout: Layout,
+    pub(super) format: PhantomData<F>,
 }
 
-impl<S: Source> Pass for OutputGradients<S> {
+impl<S: Source> Pass for OutputGradients<S, Full> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<L>() }
+    }
+}
+
+impl<S: Source, F: Format<Narrow>> NarrowPass for OutputGradients<S, F> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: as the caller promised.
+        unsafe { self.transform::<Narrow>() }
+    }
+}
+
+impl<S: Source, F> OutputGradients<S, F> {
+    #[inline(always)]
+    unsafe fn transform<L: Lanes>(self)
+    where
+        F: Format<L>,
+    {
         let OutputGradients {
             source,
             channels,
@@ -243,13 +291,14 @@ impl<S: Source> Pass for OutputGradients<S> {
             tiles,
             to,
             layout,
+            ..
         } = self;
         // SAFETY: the caller's promises; pixels are read only inside images.
         unsafe {
             let zero = L::splat(0.0);
             for channel in (0..channels).step_by(LANES) {
                 let reader = source.reader::<L>(channel);
-                let mut to = to.add(layout.channel(channel));
+                let mut done = 0;
                 for run in tiling.runs(tiles.clone(), 1) {
                     let from = (run.image + run.y * tiling.width + run.x) * channels;
                     let rows = TILE.min(tiling.height - run.y);
@@ -273,14 +322,19 @@ impl<S: Source> Pass for OutputGradients<S> {
                         };
                         *transformed = points::output_adjoint(pixels);
                     }
+                    let to = to.add(F::place(&layout, done, channel));
                     for row in 0..POINTS {
                         let values =
                             points::output_adjoint(std::array::from_fn(|i| transformed[i][row]));
                         for (column, value) in values.into_iter().enumerate() {
-                            value.store(to.add((row * POINTS + column) * layout.product));
+                            F::keep(
+                                value,
+                                done,
+                                to.add((row * POINTS + column) * layout.product),
+                            );
                         }
                     }
-                    to = to.add(layout.tile);
+                    done += 1;
                 }
             }
         }

@@ -352,3 +352,44 @@ fn backward_weights_is_the_adjoint() {
         }
     });
 }
+
+/// The relative Euclidean distance.
+fn distance(values: &[f32], truth: &[f32]) -> f64 {
+    let square = |value: f64| value * value;
+    let pairs = || {
+        values
+            .iter()
+            .zip(truth)
+            .map(|(&a, &b)| (f64::from(a), f64::from(b)))
+    };
+    let apart: f64 = pairs().map(|(a, b)| square(a - b)).sum();
+    (apart / pairs().map(|(_, b)| square(b)).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn bf16_is_near() {
+    if !has_bf16() {
+        return;
+    }
+    let [mut full, mut narrow] = [Convolver::default(), Convolver::default().in_bf16()];
+    for geometry in SHAPES {
+        let case = Case::new(geometry);
+        let run = |convolver: &mut Convolver| {
+            let [mut y, mut da, mut dw] =
+                [&case.y, &case.x, &case.weights].map(|like| Aligned::zeros(like.len()));
+            let (x, weights, dy) = (&case.x, &case.weights, case.gradient());
+            let activation = Some(case.activation());
+            convolver.forward(geometry, x, activation, weights, None, &mut y, None);
+            convolver.backward_data(geometry, dy, weights, None, &mut da, None);
+            convolver.backward_weights(geometry, x, activation, dy, &mut dw);
+            [y, da, dw]
+        };
+        for (narrow, full) in run(&mut narrow).iter().zip(&run(&mut full)) {
+            let distance = distance(narrow, full);
+            assert!(
+                (1e-4..2e-2).contains(&distance),
+                "{geometry:?}: {distance:e}"
+            );
+        }
+    }
+}

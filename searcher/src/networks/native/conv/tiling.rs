@@ -120,9 +120,12 @@ impl Layout {
         }
     }
 
-    /// Distance of a channel, the first of a vector, from the start.
-    #[inline(always)]
-    pub(super) fn channel(&self, channel: usize) -> usize {
-        channel / PANEL * self.panel + channel % PANEL
+    /// Matrices of so many rows of a panel one after another.
+    pub(super) fn filters(rows: usize) -> Layout {
+        Layout {
+            product: rows * PANEL,
+            panel: 0,
+            tile: PANEL,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::format::{Format, Full};
 use super::lanes::{LANES, Lanes, Pass};
 use super::points::{self, POINTS, TILE};
 use super::tiling::{Layout, Tiling};
@@ -161,7 +162,7 @@ impl<F: Finish> Pass for Outputs<F> {
             let zero = L::splat(0.0);
             for channel in (0..channels).step_by(LANES) {
                 let finisher = finish.finisher::<L>(channel);
-                let mut from = from.add(layout.channel(channel));
+                let mut from = from.add(<Full as Format<L>>::place(&layout, 0, channel));
                 let mut totals = [zero; 2];
                 for run in tiling.runs(tiles.clone(), 1) {
                     let mut transformed = [[zero; TILE]; POINTS];
