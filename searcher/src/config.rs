@@ -494,21 +494,13 @@ mod tests {
 
     #[test]
     fn the_native_engine_is_refused_by_name_where_there_is_none() {
-        for (assignment, wanted) in [
-            (
-                "network=resnet-18",
-                "a wide residual network (wrn-DEPTH-WIDTH)",
-            ),
-            ("precision=bf16", "`precision` f32"),
-        ] {
-            let mut config = Config::preset("cifar10").unwrap();
-            config.set(assignment).unwrap();
-            config.validate().unwrap();
-            config.set("engine=native").unwrap();
-            let error = config.validate().unwrap_err().to_string();
-            assert!(error.contains("`engine`: native needs "), "{error}");
-            assert!(error.contains(wanted), "{error}");
-        }
+        let mut config = Config::preset("cifar10").unwrap();
+        config.set("network=resnet-18").unwrap();
+        config.validate().unwrap();
+        config.set("engine=native").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        let wanted = "`engine`: native needs a wide residual network (wrn-DEPTH-WIDTH)";
+        assert!(error.contains(wanted), "{error}");
         let resolve = |engine: Engine, device| {
             let network = "wrn-40-2".parse().unwrap();
             engine.resolve(&network, Precision::F32, tch::Kind::Float, device)

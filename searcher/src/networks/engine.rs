@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The native engine where there is one for network, precision, device and processor.
+    /// The native engine where there is one for network, precision, device and processor, and no
+    /// faster one in libtorch.
     #[default]
     Auto,
-    /// This crate's own code for wide residual networks in f32 on the CPU (AVX2 or AVX-512).
+    /// This crate's own code for wide residual networks on the CPU: f32 with AVX2 or AVX-512, bf16
+    /// with AVX512-BF16.
     Native,
     /// libtorch: every network, precision and device.
     Libtorch,
@@ -37,25 +39,22 @@ impl Engine {
         kind: Kind,
         device: Device,
     ) -> Result<Self> {
-        let obstacle = match (network, precision, device) {
-            (
-                NetworkChoice::BuiltIn(Architecture::WideResNet { .. }),
-                Precision::F32,
-                Device::Cpu,
-            ) => match kind {
-                Kind::Float => Native::obstacle(),
-                _ => Some("parameters of f32"),
-            },
-            (NetworkChoice::BuiltIn(Architecture::WideResNet { .. }), Precision::F32, _) => {
-                Some("the CPU (`--device cpu`)")
-            }
-            (NetworkChoice::BuiltIn(Architecture::WideResNet { .. }), Precision::Bf16, _) => {
-                Some("`precision` f32")
-            }
-            _ => Some("a wide residual network (wrn-DEPTH-WIDTH)"),
+        let wide = matches!(
+            network,
+            NetworkChoice::BuiltIn(Architecture::WideResNet { .. })
+        );
+        let obstacle = if !wide {
+            Some("a wide residual network (wrn-DEPTH-WIDTH)")
+        } else if device != Device::Cpu {
+            Some("the CPU (`--device cpu`)")
+        } else if kind != Kind::Float {
+            Some("parameters of f32")
+        } else {
+            Native::obstacle(precision)
         };
         match (self, obstacle) {
             (Self::Libtorch, _) | (Self::Auto, Some(_)) => Ok(Self::Libtorch),
+            (Self::Auto, None) if Native::is_slower(precision) => Ok(Self::Libtorch),
             (Self::Native | Self::Auto, None) => Ok(Self::Native),
             (Self::Native, Some(wanted)) => Err(Error::Setting {
                 key: "engine".to_owned(),

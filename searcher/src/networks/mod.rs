@@ -283,7 +283,8 @@ impl NetworkChoice {
             Engine::Native.resolve(self, network.precision, kind, device)?;
             return Ok(());
         };
-        let native = native::Native::new(depth, width, classes, threads)?;
+        let sizes = (depth, width, classes);
+        let native = native::Native::new(sizes, network.precision, threads)?;
         network.native = Some(Mutex::new(native));
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::conv::Convolver;
 pub(super) use super::conv::{Activation, Geometry, Gradient, Mask, Sums};
 use super::isa::Isa;
+use crate::networks::Precision;
 
 /// The three passes of a 3x3 convolution of stride 1 and padding 1: [`Convolver`]'s, or those by
 /// definition in tests. Sums must have the right length; they are overwritten.
@@ -81,8 +82,8 @@ impl Convolve for Convolver {
     }
 }
 
-/// The fastest that the instructions allow.
-pub(super) fn convolver(isa: Isa) -> Box<dyn Convolve + Send> {
+/// The fastest that the instructions allow; they must allow bf16 where it is wanted.
+pub(super) fn convolver(isa: Isa, precision: Precision) -> Box<dyn Convolve + Send> {
     #[cfg(target_arch = "x86_64")]
     let isa = match isa {
         Isa::Avx2 => super::conv::Isa::Avx2,
@@ -92,7 +93,11 @@ pub(super) fn convolver(isa: Isa) -> Box<dyn Convolve + Send> {
     let isa = match isa {
         Isa::Avx2 | Isa::Avx512 => super::conv::Isa::Portable,
     };
-    Box::new(Convolver::new(isa))
+    let convolver = Convolver::new(isa);
+    Box::new(match precision {
+        Precision::F32 => convolver,
+        Precision::Bf16 => convolver.in_bf16(),
+    })
 }
 
 /// Zeros for so many channels.

@@ -40,6 +40,18 @@ impl Isa {
     }
 }
 
+/// Whether the processor multiplies bf16 in tiles (AMX).
+pub(super) fn has_bf16_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        // Intel's manual, volume 2, CPUID: leaf 7, EDX, bit 22 is AMX-BF16.
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 22 & 1 == 1
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Defines a function of plain loops whose body the compiler turns into vector instructions, once
 /// for each [`Isa`], which its callers give as the first argument. What the body calls must be
 /// inlined into it to profit. All versions compute the same: nothing is reordered or fused.

@@ -33,6 +33,7 @@ use self::isa::Isa;
 use self::layout::Layout;
 use self::network::{Batch, WideNetwork};
 use crate::error::{Error, Result};
+use crate::networks::Precision;
 use crate::networks::parameters::Parameters;
 
 pub(super) use self::head::Reduce;
@@ -54,23 +55,40 @@ pub(super) struct Differentiated {
 }
 
 impl Native {
-    /// Why this machine cannot run it; none where it can.
-    pub(super) fn obstacle() -> Option<&'static str> {
-        match Isa::detect() {
-            Some(_) => None,
-            None => Some("a processor with AVX2 and FMA"),
+    /// What this machine lacks for it; none where it can run.
+    pub(super) fn obstacle(precision: Precision) -> Option<&'static str> {
+        match (Isa::detect(), precision) {
+            (None, _) => Some("a processor with AVX2 and FMA"),
+            (Some(_), Precision::F32) => None,
+            (Some(Isa::Avx512), Precision::Bf16) if conv::has_bf16() => None,
+            (Some(_), Precision::Bf16) => Some("a processor with AVX512-BF16, or `precision` f32"),
         }
     }
 
+    /// Whether libtorch is faster all the same: its bf16 products use tiles (AMX) where there are
+    /// any.
+    pub(super) fn is_slower(precision: Precision) -> bool {
+        precision == Precision::Bf16 && isa::has_bf16_tiles()
+    }
+
     /// # Errors
-    /// [`Error::Invalid`] when the processor lacks AVX2 or no threads can be started.
-    pub(super) fn new(depth: u32, width: u32, classes: u32, threads: usize) -> Result<Self> {
-        let (depth, width, classes) = (depth as usize, width as usize, classes as usize);
-        let isa = Isa::detect().ok_or_else(|| {
-            Error::Invalid("the native engine needs a processor with AVX2 and FMA".to_owned())
-        })?;
-        let convolver = convolve::convolver(isa);
-        Self::with_convolver(isa, (depth, width, classes), threads, convolver)
+    /// [`Error::Invalid`] when the processor cannot run it ([`Native::obstacle`]) or no threads
+    /// can be started.
+    pub(super) fn new(
+        (depth, width, classes): (u32, u32, u32),
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self> {
+        let isa = match (Isa::detect(), Self::obstacle(precision)) {
+            (Some(isa), None) => isa,
+            (_, wanted) => {
+                let wanted = wanted.unwrap_or("another processor");
+                return Err(Error::Invalid(format!("the native engine needs {wanted}")));
+            }
+        };
+        let sizes = (depth as usize, width as usize, classes as usize);
+        let convolver = convolve::convolver(isa, precision);
+        Self::with_convolver(isa, sizes, threads, convolver)
     }
 
     fn with_convolver(

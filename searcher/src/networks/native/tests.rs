@@ -60,7 +60,7 @@ impl Case {
         let isa = Isa::detect().expect("tests of the native engine need AVX2");
         let convolver: Box<dyn Convolve + Send> = match reference {
             true => Box::new(Reference),
-            false => convolve::convolver(isa),
+            false => convolve::convolver(isa, Precision::F32),
         };
         let sizes = (self.depth as usize, self.width as usize, CLASSES as usize);
         Native::with_convolver(isa, sizes, threads, convolver).unwrap()
@@ -151,6 +151,31 @@ fn the_gradient_is_that_of_f64_to_within_the_stated_bound() {
     }
     let case = Case::new(16, 2, 4, 30, 28);
     compare(&case, &mut case.native(2, false), Reduce::Sum, 1e-4);
+}
+
+/// Where the machine has the instructions; elsewhere there is no such engine to test.
+#[test]
+fn in_bf16_the_gradient_is_nearly_as_good_as_libtorchs() {
+    if Native::obstacle(Precision::Bf16).is_some() {
+        return;
+    }
+    for (depth, width, batch, height, side) in [(10, 1, 7, 32, 32), (16, 2, 8, 17, 30)] {
+        let case = Case::new(depth, width, batch, height, side);
+        let sizes = (depth, width, CLASSES);
+        let mut native = Native::new(sizes, Precision::Bf16, 2).unwrap();
+        let found = case.differentiate(&mut native, Reduce::Sum).gradient;
+        let (_, _, exact) = case.wanted(&case.double, Reduce::Sum);
+        let single = case.wanted(&case.single, Reduce::Sum).2;
+        assert_ne!(found, single, "computed in bf16");
+        let case = Case {
+            single: case.single.with_precision(Precision::Bf16),
+            ..case
+        };
+        let libtorch = case.wanted(&case.single, Reduce::Sum).2;
+        let (mine, theirs) = (relative(&found, &exact), relative(&libtorch, &exact));
+        // Noise instead of photographs, the worst case: theirs is about a quarter of the gradient.
+        assert!(mine < 2.0 * theirs, "{mine:.3} beside {theirs:.3}");
+    }
 }
 
 #[test]

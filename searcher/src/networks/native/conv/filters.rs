@@ -2,6 +2,11 @@
 //!
 //! Weights lie as output x 3 x 3 x input.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows of columns are columns of rows"
+)]
+
 use super::format::{Format, Full, PairsOfRows};
 use super::lanes::{LANES, Lanes, Narrow, NarrowPass, Pass};
 use super::points::{self, POINTS, PRODUCTS};

@@ -13,6 +13,8 @@ use std::arch::x86_64::{
 };
 
 use super::lanes::Lanes;
+#[cfg(not(target_arch = "x86_64"))]
+use super::lanes::Narrow;
 use super::tiling::{Layout, PANEL};
 
 /// A way to hold operands.
@@ -123,3 +125,30 @@ impl Format<__m512> for PairsOfRows {
         unsafe { PairsOfChannels::multiply_add(left, right, sum) }
     }
 }
+
+/// Elsewhere there are no instructions for bf16, and nobody asks.
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! nowhere {
+    ($format:ty) => {
+        impl Format<Narrow> for $format {
+            const BYTES: usize = 2;
+
+            fn place(_: &Layout, _: usize, _: usize) -> usize {
+                unreachable!()
+            }
+
+            unsafe fn keep(_: Narrow, _: usize, _: *mut f32) {
+                unreachable!()
+            }
+
+            unsafe fn multiply_add(_: Narrow, _: Narrow, _: Narrow) -> Narrow {
+                unreachable!()
+            }
+        }
+    };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+nowhere!(PairsOfChannels);
+#[cfg(not(target_arch = "x86_64"))]
+nowhere!(PairsOfRows);

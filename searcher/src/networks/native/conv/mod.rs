@@ -21,28 +21,24 @@ mod points;
 mod product;
 mod read;
 mod scratch;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod tiling;
 mod write;
 
-use std::marker::PhantomData;
-use std::ops::Range;
-
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use self::format::{Full, PairsOfChannels, PairsOfRows};
 pub(super) use self::lanes::Isa;
 pub(super) use self::lanes::has_bf16;
-use self::lanes::{LANES, NarrowPass, Pass, run, run_narrow};
+use self::lanes::{LANES, run};
 use self::points::PRODUCTS;
 use self::product::{Ahead, Left, Products, ROWS};
-use self::read::{Activated, Combined, Inputs, OutputGradients, Plain, Source};
 pub(super) use self::scratch::Aligned;
 use self::scratch::PerThread;
+use self::stages::{Finishing, Held, Input, Shared, Target, ahead, run_either};
 use self::tiling::{Layout, PANEL, Tiling};
-use self::write::{Added, Finish, Masked, Outputs, Squared};
 
 /// Shape of a convolution of 3 x 3, stride 1, padding 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,11 +152,7 @@ impl Convolver {
     /// to 8 significant bits, their products summed in f32. Images stay f32.
     pub(super) fn in_bf16(self) -> Convolver {
         assert!(has_bf16(), "the machine has no instructions for bf16");
-        Convolver {
-            isa: Isa::Avx512,
-            pairs: 2,
-            ..self
-        }
+        Convolver { pairs: 2, ..self }
     }
 
     /// `out` = conv(act(`x`)), plus `residual`. `sums`: of `out` and its square.
@@ -482,286 +474,3 @@ fn tiles_of_block(inputs: usize, outputs: usize) -> usize {
     let tiles = BLOCK_NUMBERS / (PRODUCTS * (inputs + outputs));
     (tiles / ROWS * ROWS).clamp(FEWEST, MOST)
 }
-
-/// Runs `pass` on numbers or on `pairs` of bf16.
-///
-/// # Safety
-///
-/// The machine has `isa`, and the instructions for bf16 where they are asked
-/// for; the pointers of the pass are valid.
-unsafe fn run_either(isa: Isa, pairs: usize, pass: impl Pass + NarrowPass) {
-    // SAFETY: as the caller promised.
-    unsafe {
-        if pairs == 1 {
-            run(isa, pass);
-        } else {
-            run_narrow(pass);
-        }
-    }
-}
-
-/// The pixels of images of so many channels.
-fn ahead(images: *const f32, pixels: &Range<usize>, channels: usize) -> Ahead {
-    Ahead {
-        from: images.wrapping_add(pixels.start * channels),
-        length: pixels.len() * channels,
-    }
-}
-
-/// Images to read.
-#[derive(Clone, Copy)]
-enum Input<'a> {
-    Plain(&'a [f32]),
-    Activated(&'a [f32], Activation<'a>),
-    Combined(&'a [f32], &'a [f32], [&'a [f32]; 3]),
-}
-
-impl<'a> Input<'a> {
-    fn activated(x: &'a [f32], activation: Option<Activation<'a>>, channels: usize) -> Self {
-        let Some(activation) = activation else {
-            return Input::Plain(x);
-        };
-        assert_eq!(activation.scale.len(), channels);
-        assert_eq!(activation.shift.len(), channels);
-        Input::Activated(x, activation)
-    }
-
-    fn gradient(gradient: Gradient<'a>, channels: usize) -> Self {
-        match gradient {
-            Gradient::Plain(dy) => Input::Plain(dy),
-            Gradient::Normalised { da, y, a, b, c } => {
-                assert_eq!(da.len(), y.len());
-                assert!([a, b, c].iter().all(|values| values.len() == channels));
-                Input::Combined(da, y, [a, b, c])
-            }
-        }
-    }
-
-    fn values(&self) -> &'a [f32] {
-        match self {
-            Input::Plain(x) | Input::Activated(x, _) | Input::Combined(x, ..) => x,
-        }
-    }
-
-    /// What is read.
-    fn ahead(&self, pixels: &Range<usize>, channels: usize) -> [Ahead; 2] {
-        let of = |images: &[f32]| ahead(images.as_ptr(), pixels, channels);
-        match self {
-            Input::Plain(x) | Input::Activated(x, _) => [of(x), Ahead::NONE],
-            Input::Combined(da, y, _) => [of(da), of(y)],
-        }
-    }
-
-    /// Transforms `tiles`: with `gradients` those of the outputs, otherwise the inputs.
-    #[expect(clippy::too_many_arguments, reason = "what, where from, where to")]
-    fn transform(
-        &self,
-        isa: Isa,
-        held: Held,
-        gradients: bool,
-        channels: usize,
-        tiling: Tiling,
-        tiles: Range<usize>,
-        to: &mut [f32],
-        layout: Layout,
-    ) {
-        let to = to.as_mut_ptr();
-        let transform = Transform {
-            isa,
-            held,
-            gradients,
-            channels,
-            tiling,
-            tiles,
-            to,
-            layout,
-        };
-        match *self {
-            Input::Plain(x) => transform.run(Plain(x.as_ptr())),
-            Input::Activated(x, Activation { scale, shift }) => transform.run(Activated {
-                x: x.as_ptr(),
-                scale: scale.as_ptr(),
-                shift: shift.as_ptr(),
-            }),
-            Input::Combined(da, y, [a, b, c]) => transform.run(Combined {
-                da: da.as_ptr(),
-                y: y.as_ptr(),
-                a: a.as_ptr(),
-                b: b.as_ptr(),
-                c: c.as_ptr(),
-            }),
-        }
-    }
-}
-
-/// How operands are held, see [`format`](self::format).
-#[derive(Clone, Copy)]
-enum Held {
-    Full,
-    PairsOfChannels,
-    PairsOfRows,
-}
-
-/// See [`Input::transform`].
-struct Transform {
-    isa: Isa,
-    held: Held,
-    gradients: bool,
-    channels: usize,
-    tiling: Tiling,
-    tiles: Range<usize>,
-    to: *mut f32,
-    layout: Layout,
-}
-
-impl Transform {
-    fn run(self, source: impl Source) {
-        let isa = self.isa;
-        // SAFETY: the machine has `isa`, and the instructions for bf16 where
-        // they are asked for; the source has the channels of all tiles, and
-        // there is room for so many in the layout.
-        unsafe {
-            match (self.held, self.gradients) {
-                (Held::Full, false) => run(isa, self.inputs::<_, Full>(source)),
-                (Held::Full, true) => run(isa, self.output_gradients::<_, Full>(source)),
-                (Held::PairsOfChannels, false) => {
-                    run_narrow(self.inputs::<_, PairsOfChannels>(source));
-                }
-                (Held::PairsOfChannels, true) => {
-                    run_narrow(self.output_gradients::<_, PairsOfChannels>(source));
-                }
-                (Held::PairsOfRows, false) => run_narrow(self.inputs::<_, PairsOfRows>(source)),
-                (Held::PairsOfRows, true) => {
-                    run_narrow(self.output_gradients::<_, PairsOfRows>(source));
-                }
-            }
-        }
-    }
-
-    fn inputs<S, F>(self, source: S) -> Inputs<S, F> {
-        let Transform {
-            channels,
-            tiling,
-            tiles,
-            to,
-            layout,
-            ..
-        } = self;
-        Inputs {
-            source,
-            channels,
-            tiling,
-            tiles,
-            to,
-            layout,
-            format: PhantomData,
-        }
-    }
-
-    fn output_gradients<S, F>(self, source: S) -> OutputGradients<S, F> {
-        let Transform {
-            channels,
-            tiling,
-            tiles,
-            to,
-            layout,
-            ..
-        } = self;
-        OutputGradients {
-            source,
-            channels,
-            tiling,
-            tiles,
-            to,
-            layout,
-            format: PhantomData,
-        }
-    }
-}
-
-/// What becomes of the outputs.
-#[derive(Clone, Copy)]
-enum Finishing<'a> {
-    Squared,
-    Added(&'a [f32]),
-    Masked(Mask<'a>),
-}
-
-/// Where the outputs of a block go.
-struct Target<'a> {
-    channels: usize,
-    tiling: Tiling,
-    tiles: Range<usize>,
-    stream: bool,
-    out: &'a Shared,
-}
-
-impl Finishing<'_> {
-    /// What is read.
-    fn ahead(&self, pixels: &Range<usize>, channels: usize) -> Ahead {
-        match self {
-            Finishing::Squared => Ahead::NONE,
-            Finishing::Added(x) | Finishing::Masked(Mask { x, .. }) => {
-                ahead(x.as_ptr(), pixels, channels)
-            }
-        }
-    }
-
-    fn write(&self, isa: Isa, target: Target, from: &[f32], layout: Layout, sums: &mut [f32]) {
-        match *self {
-            Finishing::Squared => target.write(isa, Squared, from, layout, sums),
-            Finishing::Added(residual) => {
-                target.write(isa, Added(residual.as_ptr()), from, layout, sums);
-            }
-            Finishing::Masked(Mask {
-                x,
-                scale,
-                shift,
-                mean,
-                rstd,
-            }) => {
-                let masked = Masked {
-                    x: x.as_ptr(),
-                    scale: scale.as_ptr(),
-                    shift: shift.as_ptr(),
-                    mean: mean.as_ptr(),
-                    rstd: rstd.as_ptr(),
-                };
-                target.write(isa, masked, from, layout, sums);
-            }
-        }
-    }
-}
-
-impl Target<'_> {
-    fn write(self, isa: Isa, finish: impl Finish, from: &[f32], layout: Layout, sums: &mut [f32]) {
-        let Target {
-            channels,
-            tiling,
-            tiles,
-            stream,
-            out,
-        } = self;
-        let outputs = Outputs {
-            finish,
-            channels,
-            tiling,
-            tiles,
-            from: from.as_ptr(),
-            layout,
-            to: out.0,
-            stream,
-            sums: sums.as_mut_ptr(),
-        };
-        // SAFETY: the machine has `isa`; all slices have the channels of all
-        // tiles. Blocks have different tiles, tiles different pixels: no two
-        // threads write the same.
-        unsafe { run(isa, outputs) };
-    }
-}
-
-/// The output, of which each thread writes its own pixels.
-struct Shared(*mut f32);
-
-// SAFETY: threads write through it to different places, see `Target::write`.
-unsafe impl Sync for Shared {}

@@ -1,5 +1,10 @@
 //! The passes that read images and transform their tiles.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows of columns are columns of rows"
+)]
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -298,8 +303,7 @@ impl<S: Source, F> OutputGradients<S, F> {
             let zero = L::splat(0.0);
             for channel in (0..channels).step_by(LANES) {
                 let reader = source.reader::<L>(channel);
-                let mut done = 0;
-                for run in tiling.runs(tiles.clone(), 1) {
+                for (done, run) in tiling.runs(tiles.clone(), 1).enumerate() {
                     let from = (run.image + run.y * tiling.width + run.x) * channels;
                     let rows = TILE.min(tiling.height - run.y);
                     let columns = TILE.min(tiling.width - run.x);
@@ -334,7 +338,6 @@ impl<S: Source, F> OutputGradients<S, F> {
                             );
                         }
                     }
-                    done += 1;
                 }
             }
         }

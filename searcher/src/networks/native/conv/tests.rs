@@ -393,3 +393,48 @@ fn bf16_is_near() {
         }
     }
 }
+
+#[test]
+fn threads_change_nothing() {
+    let case = Case::new(Geometry {
+        batch: 7,
+        height: 16,
+        width: 16,
+        inputs: 128,
+        outputs: 64,
+    });
+    let mut convolvers = vec![Convolver::default()];
+    if has_bf16() {
+        convolvers.push(Convolver::default().in_bf16());
+    }
+    for mut convolver in convolvers {
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let [mut y, mut da, mut dw] =
+                [&case.y, &case.x, &case.weights].map(|like| Aligned::zeros(like.len()));
+            let [mut of_y, mut of_da] = [Sums::default(), Sums::default()];
+            pool.install(|| {
+                let (geometry, x, weights) = (case.geometry, &case.x, &case.weights);
+                let (activation, dy) = (Some(case.activation()), case.gradient());
+                let (mask, residual) = (Some(case.mask()), Some(&*case.residual));
+                convolver.forward(
+                    geometry,
+                    x,
+                    activation,
+                    weights,
+                    residual,
+                    &mut y,
+                    Some(&mut of_y),
+                );
+                convolver.backward_data(geometry, dy, weights, mask, &mut da, Some(&mut of_da));
+                convolver.backward_weights(geometry, x, activation, dy, &mut dw);
+            });
+            results.push((y.to_vec(), da.to_vec(), dw.to_vec(), of_y, of_da));
+        }
+        assert!(results[0] == results[1]);
+    }
+}

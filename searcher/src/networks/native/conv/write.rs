@@ -1,5 +1,10 @@
 //! The pass that transforms products back and writes images.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows of columns are columns of rows"
+)]
+
 use std::ops::Range;
 
 use super::format::{Format, Full};
