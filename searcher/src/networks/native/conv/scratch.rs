@@ -17,6 +17,7 @@ struct Line([f32; 16]);
 
 impl Aligned {
     /// So many zeros.
+    #[cfg(test)]
     pub(in super::super) fn zeros(length: usize) -> Aligned {
         let mut zeros = Aligned::default();
         zeros.resize(length);
