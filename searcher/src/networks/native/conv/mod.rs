@@ -113,12 +113,13 @@ pub(super) struct Convolver {
     scratch: PerThread,
 }
 
-/// Numbers that the two matrices of a block may take, so that they stay in the
-/// second cache.
-const BLOCK_NUMBERS: usize = 128 * 1024;
-/// Fewest and most tiles of a block.
-const FEWEST: usize = 24;
-const MOST: usize = 64;
+/// Numbers that the two matrices of a block may take: they and what is fetched
+/// ahead meanwhile should about fit the second cache.
+const BLOCK_NUMBERS: usize = 300 * 1024;
+/// Fewest tiles of a block, and most of an image's and of a weight's gradient.
+const FEWEST: usize = 16;
+const MOST: usize = 32;
+const MOST_OF_GRADIENT: usize = 48;
 /// Numbers that the chunks of a weight's gradient may take together.
 const CHUNK_NUMBERS: usize = 2400 << 10;
 /// Outputs of so many numbers are stored past the caches.
@@ -238,7 +239,7 @@ impl Convolver {
         let isa = self.isa;
         let tiling = Tiling::new(height, width);
         let all = batch * tiling.per_image();
-        let block = tiles_of_block(inputs, outputs);
+        let block = tiles_of_block(inputs, outputs, MOST_OF_GRADIENT);
         let product = inputs.div_ceil(PANEL) * outputs * PANEL;
         let most = (CHUNK_NUMBERS / (product * PRODUCTS)).clamp(1, 8);
         let chunks = all.div_ceil(4 * block).clamp(1, most);
@@ -357,7 +358,7 @@ impl Convolver {
         let isa = self.isa;
         let tiling = Tiling::new(height, width);
         let all = batch * tiling.per_image();
-        let block = tiles_of_block(from, to);
+        let block = tiles_of_block(from, to, MOST);
         let blocks = all.div_ceil(block);
         self.sums.resize(blocks * 2 * to);
         self.scratch.prepare();
@@ -469,8 +470,8 @@ impl Geometry {
     }
 }
 
-/// Tiles whose products are computed at a time, a multiple of [`ROWS`].
-fn tiles_of_block(inputs: usize, outputs: usize) -> usize {
+/// Tiles whose products are computed at a time, a multiple of [`ROWS`], at most `most`.
+fn tiles_of_block(inputs: usize, outputs: usize, most: usize) -> usize {
     let tiles = BLOCK_NUMBERS / (PRODUCTS * (inputs + outputs));
-    (tiles / ROWS * ROWS).clamp(FEWEST, MOST)
+    (tiles / ROWS * ROWS).clamp(FEWEST, most)
 }
