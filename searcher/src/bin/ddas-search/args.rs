@@ -98,8 +98,8 @@ pub(crate) struct AblationArgs {
     #[arg(long, value_name = "KIND")]
     precision: Option<String>,
 
-    /// What computes the network's gradients: native (wide residual networks in f32 on the CPU),
-    /// libtorch, or auto, native where there is one [default: auto].
+    /// What computes the network's gradients: native (wide residual networks on the CPU), libtorch,
+    /// or auto, native where there is one and libtorch is not faster [default: auto].
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
 
