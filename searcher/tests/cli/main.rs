@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ddas_formats::{DatasetWriter, Encoding, Packed, Policy};
-use ddas_search::RunFolder;
+use ddas_search::{Engine, RunFolder};
 
 const SIDE: u32 = 12;
 
@@ -115,6 +115,7 @@ fn a_run_leaves_policy_metrics_settings_and_report() {
     let (run, record) = RunFolder::open(&fixture.path("mine-run")).unwrap();
     assert_eq!(record.settings.seed, 5);
     assert_eq!(record.settings.network, "proxy");
+    assert_eq!(record.settings.engine, Engine::Libtorch, "`auto`, resolved");
     assert_eq!(run.read_metrics().unwrap().len(), 3 * 6 + 3);
     assert!(run.report().exists());
 
