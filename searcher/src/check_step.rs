@@ -69,6 +69,7 @@ pub fn check_step(path: &Path) -> Result<Vec<StepDifference>> {
         learning_rate: eta,
         reduction: LossReduction::Mean,
         meta_scale: eta,
+        subtract_plain: true,
     };
     let mut sgd = Sgd::new(0.0, false, 0.0);
     let outcome = meta_step(&network, &mut sgd, &policy, &batch, &options)?;

@@ -85,6 +85,10 @@ pub struct Config {
     /// Whether the policy's gradient carries the network's current learning rate as a factor
     /// (equations 16 and 17 to the letter) and so fades with it; the authors' code leaves it out.
     pub learning_rate_factor: bool,
+    /// Whether a copy's inner product with the validation gradient counts relative to the plain
+    /// copy's (equation 9); the authors' code means to, but subtracts 0.
+    #[serde(default = "equation_nine")]
+    pub subtract_plain: bool,
     /// When in its epoch a snapshot is taken.
     pub snapshot: SnapshotAt,
     /// Epochs over which a training run smooths the total probability; 1 is off.
@@ -133,6 +137,11 @@ pub enum Crop {
     /// A random part of the image as it is stored, resized by a bicubic filter, before the
     /// operations (ImageNet). Validation images are resized and cropped about their centre.
     Resized,
+}
+
+/// [`Config::subtract_plain`] of runs that began before there was the setting.
+fn equation_nine() -> bool {
+    true
 }
 
 impl Config {

@@ -56,6 +56,7 @@ impl Config {
             adam_beta1: 0.5,
             adam_beta2: 0.999,
             learning_rate_factor: false,
+            subtract_plain: true,
             snapshot: SnapshotAt::End,
             smoothing_window: 1,
             crop: Crop::Padded,
@@ -77,6 +78,7 @@ impl Config {
                     "cifar10-released" => 1e-5,
                     _ => 1e-4,
                 },
+                subtract_plain: false,
                 snapshot: SnapshotAt::Start,
                 seed: 20,
                 ..cifar
@@ -114,6 +116,7 @@ impl Config {
                         train_batch: 64,
                         branches: 3,
                         exploit_probability: 1e-4,
+                        subtract_plain: false,
                         snapshot: SnapshotAt::Start,
                         seed: 20,
                         ..imagenet

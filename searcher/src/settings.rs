@@ -134,6 +134,11 @@ pub(crate) const SETTINGS: &[SettingHelp] = &[
         "policy: scale its gradient by the network's rate",
     ),
     help(
+        "subtract_plain",
+        SWITCH,
+        "policy: judge a copy relative to the plain one (equation 9)",
+    ),
+    help(
         "snapshot",
         "start or end",
         "when in its epoch the policy's snapshot is taken",

@@ -109,6 +109,9 @@ pub struct StepOptions {
     /// Factor of the policy's gradient: the learning rate in the paper's equations 16 and 17,
     /// 1 in the authors' code.
     pub meta_scale: f64,
+    /// Whether a branch's advantage is its inner product with the validation gradient less the
+    /// plain batch's (equation 9), or that inner product alone.
+    pub subtract_plain: bool,
 }
 
 /// What a step found.
@@ -229,7 +232,7 @@ fn read_outcome(
         LossReduction::Mean => loss,
         LossReduction::Sum => loss / samples.numel() as f64,
     };
-    let (plain_dot, advantages) = (rest[0], &rest[1..=count]);
+    let (plain_dot, differences) = (rest[0], &rest[1..=count]);
     let squares = &rest[count + 1..count + 4];
     for (what, values) in [
         ("a training loss", &losses[..=count]),
@@ -243,10 +246,13 @@ fn read_outcome(
     let branches: Vec<Branch> = batch
         .policies
         .iter()
-        .zip(advantages)
-        .map(|(operations, &advantage)| Branch {
+        .zip(differences)
+        .map(|(operations, &difference)| Branch {
             operations: operations.clone(),
-            advantage,
+            advantage: match options.subtract_plain {
+                true => difference,
+                false => plain_dot + difference,
+            },
         })
         .collect();
     Ok(StepOutcome {
@@ -258,9 +264,9 @@ fn read_outcome(
         validation_loss: mean(losses[count + 1], &batch.validation_labels),
         validation_correct: rest.get(count + 4).map(|&correct| correct as u64),
         plain_dot,
-        branch_dots: advantages
+        branch_dots: differences
             .iter()
-            .map(|advantage| plain_dot + advantage)
+            .map(|difference| plain_dot + difference)
             .collect(),
         norms: GradientNorms {
             training: squares[0].sqrt(),
@@ -326,6 +332,7 @@ mod tests {
             learning_rate: 0.1,
             reduction,
             meta_scale: 0.1,
+            subtract_plain: true,
         }
     }
 
@@ -517,6 +524,37 @@ mod tests {
         assert_close(a.plain_loss, b.plain_loss, "plain loss");
         assert_close(a.validation_loss, b.validation_loss, "validation loss");
         assert_close(a.gradient.total_logit, b.gradient.total_logit, "gradient");
+    }
+
+    #[test]
+    fn a_copy_is_judged_relative_to_the_plain_one_or_alone() {
+        let batch = batch(13, vec![vec![0, 1], vec![2, 2], vec![3, 0]]);
+        let policy = PolicyParameters::uniform(4, 0.35).unwrap();
+        let outcome = |subtract_plain| {
+            let options = StepOptions {
+                subtract_plain,
+                ..options(LossReduction::Mean)
+            };
+            let mut sgd = Sgd::new(0.0, false, 0.0);
+            meta_step(&network(3), &mut sgd, &policy, &batch, &options).unwrap()
+        };
+        let (relative, alone) = (outcome(true), outcome(false));
+        assert_eq!(relative.branch_dots, alone.branch_dots);
+        let dots = &alone.branch_dots;
+        let plain = relative.plain_dot;
+        assert_close(
+            relative.gradient.z_g,
+            dots.iter().map(|dot| (dot - plain).abs()).sum(),
+            "Z_g of the differences",
+        );
+        let z_g: f64 = dots.iter().map(|dot| dot.abs()).sum();
+        assert_close(alone.gradient.z_g, z_g, "Z_g of the inner products");
+        // Uniform probabilities: every branch weighs a third (equation 17).
+        assert_close(
+            alone.gradient.total_probability,
+            -0.1 * dots.iter().sum::<f64>() / z_g / 3.0,
+            "gradient of p_tp",
+        );
     }
 
     #[test]

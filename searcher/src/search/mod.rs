@@ -196,6 +196,7 @@ impl Search {
             } else {
                 1.0
             },
+            subtract_plain: self.config.subtract_plain,
         };
         let number = u64::from(epoch) * u64::from(self.steps_per_epoch()) + u64::from(step);
         let (validation, validation_labels) = self.validation.get(number)?;
