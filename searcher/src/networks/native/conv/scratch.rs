@@ -24,11 +24,10 @@ impl Aligned {
         zeros
     }
 
-    /// Makes it so long; what is new is 0, and memory is kept when it shrinks.
+    /// Makes it so long, keeping memory when it shrinks. What is new is 0 or was there before.
     pub(in super::super) fn resize(&mut self, length: usize) {
         let lines = length.div_ceil(16);
         if self.lines.len() < lines {
-            // Grown by moving, a large allocation would be copied for nothing.
             self.lines.resize(lines, Line([0.0; 16]));
         }
         self.length = length;
