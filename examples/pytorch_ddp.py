@@ -15,6 +15,7 @@ what it saw and the gradient it ended with, for whoever wants to check.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 from pathlib import Path
@@ -97,6 +98,10 @@ def main() -> None:
                   "gradient": gradient.tolist(), "weights": weights.tolist()}
         (arguments.report / f"rank{rank}.json").write_text(json.dumps(report))
     loader.close()
+    # The network holds the group, too, in a cycle: left to the interpreter's end, gloo's threads would still run there and
+    # could abort the process.
+    del model, optimizer
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -125,6 +125,45 @@ const CHUNK_NUMBERS: usize = 2400 << 10;
 /// Outputs of so many numbers are stored past the caches.
 const STREAM_NUMBERS: usize = 6 << 20;
 
+/// The three passes of a 3x3 convolution of stride 1 and padding 1: [`Convolver`]'s, or those by
+/// definition in tests. Sums must have the right length; they are overwritten.
+pub(super) trait Convolve {
+    /// `out = conv(act(x)) (+ residual)`; sums of `out` and of its squares when asked.
+    #[expect(clippy::too_many_arguments, reason = "all that is fused into the pass")]
+    fn forward(
+        &mut self,
+        g: Geometry,
+        x: &[f32],
+        act: Option<Activation<'_>>,
+        weights: &[f32],
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+        sums: Option<&mut Sums>,
+    );
+
+    /// The gradient with respect to the input as it is read, 0 where `mask` does not let it pass;
+    /// sums of it and of its products with the normalised input when asked (then with a mask).
+    fn backward_data(
+        &mut self,
+        g: Geometry,
+        dy: Gradient<'_>,
+        weights: &[f32],
+        mask: Option<Mask<'_>>,
+        da: &mut [f32],
+        sums: Option<&mut Sums>,
+    );
+
+    /// The gradient with respect to the weights, overwriting `dw`.
+    fn backward_weights(
+        &mut self,
+        g: Geometry,
+        x: &[f32],
+        act: Option<Activation<'_>>,
+        dy: Gradient<'_>,
+        dw: &mut [f32],
+    );
+}
+
 impl Default for Convolver {
     fn default() -> Convolver {
         let fastest = Isa::available().into_iter().last();
@@ -132,33 +171,8 @@ impl Default for Convolver {
     }
 }
 
-impl Convolver {
-    /// With instructions that the machine has.
-    pub(super) fn new(isa: Isa) -> Convolver {
-        assert!(
-            Isa::available().contains(&isa),
-            "the machine does not have {isa:?}"
-        );
-        Convolver {
-            isa,
-            pairs: 1,
-            weights: Aligned::default(),
-            chunks: Aligned::default(),
-            sums: Aligned::default(),
-            scratch: PerThread::default(),
-        }
-    }
-
-    /// Multiplies in bf16: transformed inputs, weights and gradients are rounded
-    /// to 8 significant bits, their products summed in f32. Images stay f32.
-    pub(super) fn in_bf16(self) -> Convolver {
-        assert!(has_bf16(), "the machine has no instructions for bf16");
-        Convolver { pairs: 2, ..self }
-    }
-
-    /// `out` = conv(act(`x`)), plus `residual`. `sums`: of `out` and its square.
-    #[expect(clippy::too_many_arguments, reason = "all that is fused into the pass")]
-    pub(super) fn forward(
+impl Convolve for Convolver {
+    fn forward(
         &mut self,
         geometry: Geometry,
         x: &[f32],
@@ -185,10 +199,7 @@ impl Convolver {
         self.add_sums(geometry.outputs, sums);
     }
 
-    /// `da` = the gradient of act(x) where the mask lets it pass, else 0; without
-    /// a mask, as it is. `sums`: of `da`, and of `da` (x - mean) rstd with a mask
-    /// or of its square without.
-    pub(super) fn backward_data(
+    fn backward_data(
         &mut self,
         geometry: Geometry,
         dy: Gradient,
@@ -217,8 +228,7 @@ impl Convolver {
         self.add_sums(geometry.inputs, sums);
     }
 
-    /// `dw` = the gradient of the weights.
-    pub(super) fn backward_weights(
+    fn backward_weights(
         &mut self,
         geometry: Geometry,
         x: &[f32],
@@ -312,6 +322,31 @@ impl Convolver {
                 // SAFETY: the machine has `isa`; the lengths fit.
                 unsafe { run(isa, gradients) };
             });
+    }
+}
+
+impl Convolver {
+    /// With instructions that the machine has.
+    pub(super) fn new(isa: Isa) -> Convolver {
+        assert!(
+            Isa::available().contains(&isa),
+            "the machine does not have {isa:?}"
+        );
+        Convolver {
+            isa,
+            pairs: 1,
+            weights: Aligned::default(),
+            chunks: Aligned::default(),
+            sums: Aligned::default(),
+            scratch: PerThread::default(),
+        }
+    }
+
+    /// Multiplies in bf16: transformed inputs, weights and gradients are rounded
+    /// to 8 significant bits, their products summed in f32. Images stay f32.
+    pub(super) fn in_bf16(self) -> Convolver {
+        assert!(has_bf16(), "the machine has no instructions for bf16");
+        Convolver { pairs: 2, ..self }
     }
 
     fn transform_weights(&mut self, geometry: Geometry, weights: &[f32], turned: bool) {
