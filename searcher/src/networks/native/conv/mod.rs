@@ -164,6 +164,7 @@ pub(super) trait Convolve {
     );
 }
 
+#[cfg(test)]
 impl Default for Convolver {
     fn default() -> Convolver {
         let fastest = Isa::available().into_iter().last();
