@@ -15,8 +15,8 @@ pub enum Engine {
     /// faster one in libtorch.
     #[default]
     Auto,
-    /// This crate's own code for wide residual networks on the CPU: f32 with AVX2 or AVX-512, bf16
-    /// with AVX512-BF16.
+    /// This crate's own code for wide residual networks on the CPU, with AVX2 or AVX-512; without
+    /// AVX512-BF16 bf16 takes as long as f32.
     Native,
     /// libtorch: every network, precision and device.
     Libtorch,
@@ -50,7 +50,7 @@ impl Engine {
         } else if kind != Kind::Float {
             Some("parameters of f32")
         } else {
-            Native::obstacle(precision)
+            Native::obstacle()
         };
         match (self, obstacle) {
             (Self::Libtorch, _) | (Self::Auto, Some(_)) => Ok(Self::Libtorch),

@@ -56,13 +56,9 @@ pub(super) struct Differentiated {
 
 impl Native {
     /// What this machine lacks for it; none where it can run.
-    pub(super) fn obstacle(precision: Precision) -> Option<&'static str> {
-        match (Isa::detect(), precision) {
-            (None, _) => Some("a processor with AVX2 and FMA"),
-            (Some(_), Precision::F32) => None,
-            (Some(Isa::Avx512), Precision::Bf16) if conv::has_bf16() => None,
-            (Some(_), Precision::Bf16) => Some("a processor with AVX512-BF16, or `precision` f32"),
-        }
+    pub(super) fn obstacle() -> Option<&'static str> {
+        let wanted = "a processor with AVX2 and FMA";
+        Isa::detect().is_none().then_some(wanted)
     }
 
     /// Whether libtorch is faster all the same: its bf16 products use tiles (AMX) where there are
@@ -79,12 +75,9 @@ impl Native {
         precision: Precision,
         threads: usize,
     ) -> Result<Self> {
-        let isa = match (Isa::detect(), Self::obstacle(precision)) {
-            (Some(isa), None) => isa,
-            (_, wanted) => {
-                let wanted = wanted.unwrap_or("another processor");
-                return Err(Error::Invalid(format!("the native engine needs {wanted}")));
-            }
+        let Some(isa) = Isa::detect() else {
+            let wanted = Self::obstacle().unwrap_or_default();
+            return Err(Error::Invalid(format!("the native engine needs {wanted}")));
         };
         let sizes = (depth as usize, width as usize, classes as usize);
         let convolver = convolve::convolver(isa, precision);

@@ -153,12 +153,8 @@ fn the_gradient_is_that_of_f64_to_within_the_stated_bound() {
     compare(&case, &mut case.native(2, false), Reduce::Sum, 1e-4);
 }
 
-/// Where the machine has the instructions; elsewhere there is no such engine to test.
 #[test]
 fn in_bf16_the_gradient_is_nearly_as_good_as_libtorchs() {
-    if Native::obstacle(Precision::Bf16).is_some() {
-        return;
-    }
     for (depth, width, batch, height, side) in [(10, 1, 7, 32, 32), (16, 2, 8, 17, 30)] {
         let case = Case::new(depth, width, batch, height, side);
         let sizes = (depth, width, CLASSES);

@@ -7,7 +7,9 @@
     reason = "rows of columns are columns of rows"
 )]
 
-use super::format::{Format, Full, PairsOfRows};
+use std::marker::PhantomData;
+
+use super::format::{Format, Rounding, Single};
 use super::lanes::{LANES, Lanes, Narrow, NarrowPass, Pass};
 use super::points::{self, POINTS, PRODUCTS};
 use super::tiling::{Layout, PANEL};
@@ -17,7 +19,7 @@ pub(super) const TAPS: usize = 9;
 
 /// Transforms a panel of the weights to the right matrices of the products:
 /// product x row (in bf16: pair of rows) x [`PANEL`].
-pub(super) struct Filters<'a> {
+pub(super) struct Filters<'a, F> {
     pub(super) weights: &'a [f32],
     pub(super) inputs: usize,
     pub(super) outputs: usize,
@@ -27,30 +29,53 @@ pub(super) struct Filters<'a> {
     /// First column of the panel.
     pub(super) column: usize,
     pub(super) to: *mut f32,
+    pub(super) format: PhantomData<F>,
 }
 
-impl Pass for Filters<'_> {
+impl<R: Rounding> Pass for Filters<'_, Single<R>> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: as the caller promised.
-        unsafe { self.transform::<L, Full>() }
+        unsafe { self.transform::<L>() }
     }
 }
 
-impl NarrowPass for Filters<'_>
-where
-    PairsOfRows: Format<Narrow>,
-{
+impl<F: Format<Narrow>> NarrowPass for Filters<'_, F> {
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: as the caller promised.
-        unsafe { self.transform::<Narrow, PairsOfRows>() }
+        unsafe { self.transform::<Narrow>() }
     }
 }
 
-impl Filters<'_> {
+impl<'a, F> Filters<'a, F> {
+    /// The same for another format.
+    pub(super) fn held<G>(self) -> Filters<'a, G> {
+        let Filters {
+            weights,
+            inputs,
+            outputs,
+            turned,
+            column,
+            to,
+            ..
+        } = self;
+        Filters {
+            weights,
+            inputs,
+            outputs,
+            turned,
+            column,
+            to,
+            format: PhantomData,
+        }
+    }
+
     #[inline(always)]
-    unsafe fn transform<L: Lanes, F: Format<L>>(self) {
+    unsafe fn transform<L: Lanes>(self)
+    where
+        F: Format<L>,
+    {
         let Filters {
             weights,
             inputs,
@@ -58,6 +83,7 @@ impl Filters<'_> {
             turned,
             column: first,
             to,
+            ..
         } = self;
         let (rows, columns) = if turned {
             (outputs, inputs)

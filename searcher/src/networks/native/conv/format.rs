@@ -3,7 +3,9 @@
 //!
 //! A product of bf16 multiplies pairs of neighbours along the inner dimension
 //! and sums in f32. It halves what is multiplied and moved, at the price of 8
-//! significant bits per operand.
+//! significant bits per operand. Where there are no instructions for it, operands
+//! are rounded all the same and held in f32: the products are the same numbers,
+//! and their sums differ by the rounding of f32.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
@@ -12,10 +14,33 @@ use std::arch::x86_64::{
     _mm512_or_si512, _mm512_slli_epi32,
 };
 
+use std::marker::PhantomData;
+
 use super::lanes::Lanes;
 #[cfg(not(target_arch = "x86_64"))]
 use super::lanes::Narrow;
 use super::tiling::{Layout, PANEL};
+
+/// What operands of the products are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operands {
+    /// Numbers of f32.
+    Full,
+    /// Rounded to bf16 and held in f32.
+    Rounded,
+    /// Pairs of bf16.
+    Pairs,
+}
+
+impl Operands {
+    /// How many lie in the place of an f32.
+    pub(super) fn per_place(self) -> usize {
+        match self {
+            Operands::Full | Operands::Rounded => 1,
+            Operands::Pairs => 2,
+        }
+    }
+}
 
 /// A way to hold operands.
 ///
@@ -34,9 +59,46 @@ pub(super) trait Format<L: Lanes> {
     unsafe fn multiply_add(left: L, right: L, sum: L) -> L;
 }
 
-/// In f32.
+/// In f32, rounded before.
 #[derive(Clone, Copy)]
-pub(super) struct Full;
+pub(super) struct Single<R>(PhantomData<R>);
+
+/// In f32.
+pub(super) type Full = Single<Exact>;
+
+/// In f32 with the significant bits of bf16.
+pub(super) type Rounded = Single<ToBf16>;
+
+/// What happens to a number before it is held.
+pub(super) trait Rounding {
+    /// # Safety
+    ///
+    /// The machine has the instructions of `L`.
+    unsafe fn round<L: Lanes>(values: L) -> L;
+}
+
+/// Nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Exact;
+
+/// Rounding to bf16.
+#[derive(Clone, Copy)]
+pub(super) struct ToBf16;
+
+impl Rounding for Exact {
+    #[inline(always)]
+    unsafe fn round<L: Lanes>(values: L) -> L {
+        values
+    }
+}
+
+impl Rounding for ToBf16 {
+    #[inline(always)]
+    unsafe fn round<L: Lanes>(values: L) -> L {
+        // SAFETY: as the caller promised.
+        unsafe { values.round_to_bf16() }
+    }
+}
 
 /// In bf16, neighbouring channels in pairs.
 #[derive(Clone, Copy)]
@@ -47,7 +109,7 @@ pub(super) struct PairsOfChannels;
 #[derive(Clone, Copy)]
 pub(super) struct PairsOfRows;
 
-impl<L: Lanes> Format<L> for Full {
+impl<L: Lanes, R: Rounding> Format<L> for Single<R> {
     const BYTES: usize = 4;
 
     #[inline(always)]
@@ -58,7 +120,7 @@ impl<L: Lanes> Format<L> for Full {
     #[inline(always)]
     unsafe fn keep(values: L, _: usize, to: *mut f32) {
         // SAFETY: as the caller promised.
-        unsafe { values.store(to) }
+        unsafe { R::round(values).store(to) }
     }
 
     #[inline(always)]

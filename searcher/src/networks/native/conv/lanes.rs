@@ -7,15 +7,23 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m512, _CMP_GT_OQ, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm256_stream_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_cmp_ps_mask,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
+    __m256, __m512, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
+    _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_stream_ps,
+    _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
+    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
 };
 
 /// Channels per step.
 pub(super) const LANES: usize = 16;
+
+/// Added to the bits of a number with an even last bit of bf16 (else 1 more),
+/// before all but [`BF16_KEPT`] are dropped.
+const BF16_UP: i32 = 0x7fff;
+const BF16_KEPT: i32 = !0xffff;
 
 /// The instruction sets that there are versions for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +128,7 @@ pub(super) trait NarrowPass {
 }
 
 /// Whether the machine has the instructions for bf16.
-pub(in super::super) fn has_bf16() -> bool {
+pub(super) fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         Isa::available().contains(&Isa::Avx512) && is_x86_feature_detected!("avx512bf16")
@@ -171,6 +179,9 @@ pub(super) trait Lanes: Copy {
     unsafe fn relu(self) -> Self;
     /// It where `condition` is above 0, else 0.
     unsafe fn where_positive(self, condition: Self) -> Self;
+    /// The nearest numbers with the 8 significant bits of bf16, of two as near
+    /// the even one; not a number stays so.
+    unsafe fn round_to_bf16(self) -> Self;
 }
 
 /// See [`Lanes::BLOCK`].
@@ -249,6 +260,20 @@ impl Lanes for __m512 {
         unsafe {
             let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(condition, _mm512_setzero_ps());
             _mm512_maskz_mov_ps(mask, self)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round_to_bf16(self) -> Self {
+        // SAFETY: see `load`.
+        unsafe {
+            let bits = _mm512_castps_si512(self);
+            let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(even, _mm512_set1_epi32(BF16_UP));
+            let rounded =
+                _mm512_and_si512(_mm512_add_epi32(bits, up), _mm512_set1_epi32(BF16_KEPT));
+            let none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self, self);
+            _mm512_mask_mov_ps(_mm512_castsi512_ps(rounded), none, self)
         }
     }
 }
@@ -351,6 +376,20 @@ impl Lanes for [__m256; 2] {
             ]
         }
     }
+
+    #[inline(always)]
+    unsafe fn round_to_bf16(self) -> Self {
+        // SAFETY: see `load`.
+        self.map(|half| unsafe {
+            let bits = _mm256_castps_si256(half);
+            let even = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(even, _mm256_set1_epi32(BF16_UP));
+            let rounded =
+                _mm256_and_si256(_mm256_add_epi32(bits, up), _mm256_set1_epi32(BF16_KEPT));
+            let none = _mm256_cmp_ps::<_CMP_UNORD_Q>(half, half);
+            _mm256_blendv_ps(_mm256_castsi256_ps(rounded), half, none)
+        })
+    }
 }
 
 impl Lanes for [f32; LANES] {
@@ -412,6 +451,18 @@ impl Lanes for [f32; LANES] {
             } else {
                 0.0
             }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn round_to_bf16(self) -> Self {
+        self.map(|value| {
+            if value.is_nan() {
+                return value;
+            }
+            let bits = value.to_bits().cast_signed();
+            let up = (bits >> 16 & 1) + BF16_UP;
+            f32::from_bits((bits.wrapping_add(up) & BF16_KEPT).cast_unsigned())
         })
     }
 }

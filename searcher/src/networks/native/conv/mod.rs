@@ -27,17 +27,19 @@ mod tests;
 mod tiling;
 mod write;
 
+use std::marker::PhantomData;
+
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
+use self::format::Operands;
 pub(super) use self::lanes::Isa;
-pub(super) use self::lanes::has_bf16;
-use self::lanes::{LANES, run};
+use self::lanes::{LANES, has_bf16, run};
 use self::points::PRODUCTS;
 use self::product::{Ahead, Left, Products, ROWS};
 pub(super) use self::scratch::Aligned;
 use self::scratch::PerThread;
-use self::stages::{Finishing, Held, Input, Shared, Target, ahead, run_either};
+use self::stages::{Finishing, Held, Input, Shared, Target, ahead, multiply, transform};
 use self::tiling::{Layout, PANEL, Tiling};
 
 /// Shape of a convolution of 3 x 3, stride 1, padding 1.
@@ -102,8 +104,7 @@ pub(super) struct Sums {
 #[derive(Debug)]
 pub(super) struct Convolver {
     isa: Isa,
-    /// Numbers of the operands in the place of an f32: 2 in bf16.
-    pairs: usize,
+    operands: Operands,
     /// Transformed weights.
     weights: Aligned,
     /// Gradients of the transformed weights, a set per chunk.
@@ -253,18 +254,16 @@ impl Convolve for Convolver {
         let block = tiles_of_block(inputs, outputs, MOST_OF_GRADIENT);
         let product = inputs.div_ceil(PANEL) * outputs * PANEL;
         let most = (CHUNK_NUMBERS / (product * PRODUCTS)).clamp(1, 8);
-        let chunks = all.div_ceil(4 * block).clamp(1, most);
+        // A power of two: as much for each of 2, 4 or 8 threads.
+        let chunks = 1 << all.div_ceil(2 * block).min(most).ilog2();
         let per_chunk = all.div_ceil(chunks);
         let chunks = all.div_ceil(per_chunk);
         self.chunks.resize(chunks * product * PRODUCTS);
         self.scratch.prepare();
         let scratch = &self.scratch;
-        let pairs = self.pairs;
-        let held = if pairs == 1 {
-            Held::Full
-        } else {
-            Held::PairsOfRows
-        };
+        let operands = self.operands;
+        let pairs = operands.per_place();
+        let held = Held::new(operands, Held::PairsOfRows);
         let of_x = Layout::panels(block / pairs, inputs);
         let of_dy = Layout::panels(block / pairs, outputs);
         let sets = self.chunks.par_chunks_exact_mut(product * PRODUCTS);
@@ -304,7 +303,7 @@ impl Convolve for Convolver {
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the
                 // matrices, and `to` takes the products of a chunk.
-                unsafe { run_either(isa, pairs, products) };
+                unsafe { multiply(isa, operands, products) };
             }
         });
         let chunks = &*self.chunks;
@@ -335,7 +334,7 @@ impl Convolver {
         );
         Convolver {
             isa,
-            pairs: 1,
+            operands: Operands::Full,
             weights: Aligned::default(),
             chunks: Aligned::default(),
             sums: Aligned::default(),
@@ -345,9 +344,23 @@ impl Convolver {
 
     /// Multiplies in bf16: transformed inputs, weights and gradients are rounded
     /// to 8 significant bits, their products summed in f32. Images stay f32.
+    /// Without instructions for it that takes as long as f32.
     pub(super) fn in_bf16(self) -> Convolver {
-        assert!(has_bf16(), "the machine has no instructions for bf16");
-        Convolver { pairs: 2, ..self }
+        let operands = if has_bf16() && Isa::available().last() == Some(&self.isa) {
+            Operands::Pairs
+        } else {
+            Operands::Rounded
+        };
+        Convolver { operands, ..self }
+    }
+
+    /// As [`Convolver::in_bf16`] where there are no instructions for bf16.
+    #[cfg(test)]
+    fn rounding_to_bf16(self) -> Convolver {
+        Convolver {
+            operands: Operands::Rounded,
+            ..self
+        }
     }
 
     fn transform_weights(&mut self, geometry: Geometry, weights: &[f32], turned: bool) {
@@ -359,7 +372,8 @@ impl Convolver {
         } else {
             (inputs, outputs)
         };
-        let pairs = self.pairs;
+        let operands = self.operands;
+        let pairs = operands.per_place();
         self.weights
             .resize(columns.div_ceil(PANEL) * PRODUCTS * rows / pairs * PANEL);
         let isa = self.isa;
@@ -376,9 +390,10 @@ impl Convolver {
                 turned,
                 column,
                 to,
+                format: PhantomData,
             };
             // SAFETY: the machine has `isa`; `to` takes the rows of a panel.
-            unsafe { run_either(isa, pairs, filters) };
+            unsafe { transform(isa, operands, filters) };
         });
     }
 
@@ -399,12 +414,9 @@ impl Convolver {
         self.sums.resize(blocks * 2 * to);
         self.scratch.prepare();
         let (scratch, weights) = (&self.scratch, &*self.weights);
-        let pairs = self.pairs;
-        let held = if pairs == 1 {
-            Held::Full
-        } else {
-            Held::PairsOfChannels
-        };
+        let operands = self.operands;
+        let pairs = operands.per_place();
+        let held = Held::new(operands, Held::PairsOfChannels);
         let of_v = Layout::rows(block, from / pairs);
         let of_m = Layout::panels(block, to);
         let stream = out.len() >= STREAM_NUMBERS && out.as_ptr().addr().is_multiple_of(64);
@@ -452,7 +464,7 @@ impl Convolver {
                     },
                 };
                 // SAFETY: the machine has `isa`; the layouts are those of the matrices.
-                unsafe { run_either(isa, pairs, products) };
+                unsafe { multiply(isa, operands, products) };
                 let target = Target {
                     channels: to,
                     tiling,

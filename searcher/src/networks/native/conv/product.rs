@@ -93,7 +93,15 @@ impl Products {
                     let b = self.b.add(product * self.b_product + panel * self.b_panel);
                     let c = self.c.add(product * self.c_product + panel * self.c_panel);
                     let vectors = (self.columns - panel * PANEL).min(PANEL) / LANES;
+                    let next = if panel + 1 < panels {
+                        b.wrapping_add(self.b_panel)
+                    } else {
+                        self.b.wrapping_add((product + 1) * self.b_product)
+                    };
                     for row in (0..self.rows).step_by(ROWS) {
+                        // A block fetches one half of it, the next block the other.
+                        let half = row / ROWS % 2 * self.inner * LANES;
+                        let next = next.wrapping_add(half);
                         for (ahead, share) in self.ahead.iter().zip(shares) {
                             let from = ahead.from.wrapping_add(done * share);
                             for line in (0..share).step_by(LANES) {
@@ -105,8 +113,8 @@ impl Products {
                         let a = self.a.from.add(product * self.a.product + offset);
                         let c = c.add(row * PANEL);
                         match (L::BLOCK, vectors) {
-                            (Block::Wide, 2) => self.block::<L, F, 8, 2>(a, b, c),
-                            (Block::Wide, _) => self.block::<L, F, 8, 1>(a, b, c),
+                            (Block::Wide, 2) => self.block::<L, F, 8, 2>(a, b, c, next),
+                            (Block::Wide, _) => self.block::<L, F, 8, 1>(a, b, c, next),
                             (Block::Narrow, _) => self.blocks::<L, F, 4>(vectors, a, b, c),
                             (Block::Least, _) => self.blocks::<L, F, 2>(vectors, a, b, c),
                         }
@@ -132,19 +140,22 @@ impl Products {
                     let a = a.add(row * self.a.row);
                     let b = b.add(vector * LANES);
                     let c = c.add(row * PANEL + vector * LANES);
-                    self.block::<L, F, R, 1>(a, b, c);
+                    self.block::<L, F, R, 1>(a, b, c, b);
                 }
             }
         }
     }
 
-    /// `R` rows of `N` vectors of `c`.
+    /// `R` rows of `N` vectors of `c`. The widest block fetches what lies at
+    /// `next`, a line for each row of `b`: the right matrices of many channels
+    /// come from the third cache otherwise.
     #[inline(always)]
     unsafe fn block<L: Lanes, F: Format<L>, const R: usize, const N: usize>(
         &self,
         mut a: *const f32,
         mut b: *const f32,
         c: *mut f32,
+        mut next: *const f32,
     ) {
         // SAFETY: the caller's promises.
         unsafe {
@@ -163,6 +174,10 @@ impl Products {
                     for (sum, right) in sums.iter_mut().zip(right) {
                         *sum = F::multiply_add(left, right, *sum);
                     }
+                }
+                if R == ROWS && N == 2 {
+                    prefetch(next);
+                    next = next.wrapping_add(LANES);
                 }
                 a = a.add(self.a.column);
                 b = b.add(PANEL);

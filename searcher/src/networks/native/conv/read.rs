@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::format::{Format, Full};
+use super::format::{Format, Rounding, Single};
 use super::lanes::{LANES, Lanes, Narrow, NarrowPass, Pass};
 use super::points::{self, POINTS, TILE};
 use super::tiling::{Layout, Tiling};
@@ -166,7 +166,7 @@ pub(super) struct Inputs<S, F> {
     pub(super) format: PhantomData<F>,
 }
 
-impl<S: Source> Pass for Inputs<S, Full> {
+impl<S: Source, R: Rounding> Pass for Inputs<S, Single<R>> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: as the caller promised.
@@ -267,7 +267,7 @@ pub(super) struct OutputGradients<S, F> {
     pub(super) format: PhantomData<F>,
 }
 
-impl<S: Source> Pass for OutputGradients<S, Full> {
+impl<S: Source, R: Rounding> Pass for OutputGradients<S, Single<R>> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: as the caller promised.

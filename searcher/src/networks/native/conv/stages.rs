@@ -4,27 +4,43 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::format::{Full, PairsOfChannels, PairsOfRows};
-use super::lanes::{Isa, NarrowPass, Pass, run, run_narrow};
-use super::product::Ahead;
+use super::filters::Filters;
+use super::format::{Full, Operands, PairsOfChannels, PairsOfRows, Rounded};
+use super::lanes::{Isa, run, run_narrow};
+use super::product::{Ahead, Products};
 use super::read::{Activated, Combined, Inputs, OutputGradients, Plain, Source};
 use super::tiling::{Layout, Tiling};
 use super::write::{Added, Finish, Masked, Outputs, Squared};
 use super::{Activation, Gradient, Mask};
 
-/// Runs `pass` on numbers or on `pairs` of bf16.
+/// Multiplies.
 ///
 /// # Safety
 ///
 /// The machine has `isa`, and the instructions for bf16 where they are asked
 /// for; the pointers of the pass are valid.
-pub(super) unsafe fn run_either(isa: Isa, pairs: usize, pass: impl Pass + NarrowPass) {
+pub(super) unsafe fn multiply(isa: Isa, operands: Operands, products: Products) {
     // SAFETY: as the caller promised.
     unsafe {
-        if pairs == 1 {
-            run(isa, pass);
-        } else {
-            run_narrow(pass);
+        match operands {
+            Operands::Full | Operands::Rounded => run(isa, products),
+            Operands::Pairs => run_narrow(products),
+        }
+    }
+}
+
+/// Transforms weights; what `filters` says of the format does not count.
+///
+/// # Safety
+///
+/// As for [`multiply`].
+pub(super) unsafe fn transform(isa: Isa, operands: Operands, filters: Filters<()>) {
+    // SAFETY: as the caller promised.
+    unsafe {
+        match operands {
+            Operands::Full => run(isa, filters.held::<Full>()),
+            Operands::Rounded => run(isa, filters.held::<Rounded>()),
+            Operands::Pairs => run_narrow(filters.held::<PairsOfRows>()),
         }
     }
 }
@@ -131,8 +147,20 @@ impl<'a> Input<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Held {
     Full,
+    Rounded,
     PairsOfChannels,
     PairsOfRows,
+}
+
+impl Held {
+    /// Of the left factor of a product, `pairs` in pairs of bf16.
+    pub(super) fn new(operands: Operands, pairs: Held) -> Held {
+        match operands {
+            Operands::Full => Held::Full,
+            Operands::Rounded => Held::Rounded,
+            Operands::Pairs => pairs,
+        }
+    }
 }
 
 /// See [`Input::transform`].
@@ -157,6 +185,8 @@ impl Transform {
             match (self.held, self.gradients) {
                 (Held::Full, false) => run(isa, self.inputs::<_, Full>(source)),
                 (Held::Full, true) => run(isa, self.output_gradients::<_, Full>(source)),
+                (Held::Rounded, false) => run(isa, self.inputs::<_, Rounded>(source)),
+                (Held::Rounded, true) => run(isa, self.output_gradients::<_, Rounded>(source)),
                 (Held::PairsOfChannels, false) => {
                     run_narrow(self.inputs::<_, PairsOfChannels>(source));
                 }

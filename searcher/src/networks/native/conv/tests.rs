@@ -368,10 +368,9 @@ fn distance(values: &[f32], truth: &[f32]) -> f64 {
 
 #[test]
 fn bf16_is_near() {
-    if !has_bf16() {
-        return;
-    }
     let [mut full, mut narrow] = [Convolver::default(), Convolver::default().in_bf16()];
+    let rounded = |isa| Convolver::new(isa).rounding_to_bf16();
+    let mut others: Vec<Convolver> = Isa::available().into_iter().map(rounded).collect();
     for geometry in SHAPES {
         let case = Case::new(geometry);
         let run = |convolver: &mut Convolver| {
@@ -391,6 +390,63 @@ fn bf16_is_near() {
                 "{geometry:?}: {distance:e}"
             );
         }
+        // The same operands in other instructions: only sums are rounded otherwise.
+        let expected = run(&mut narrow);
+        for other in &mut others {
+            for (found, expected) in run(other).iter().zip(&expected) {
+                let distance = distance(found, expected);
+                assert!(
+                    distance < 5e-4,
+                    "{geometry:?}, {:?}: {distance:e}",
+                    other.isa
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_to_bf16_is_to_nearest_even() {
+    let one_and = |bits: u32| f32::from_bits(1f32.to_bits() + bits);
+    let cases = [
+        (one_and(0x7fff), 1.0),
+        (one_and(0x8000), 1.0),
+        (one_and(0x8001), one_and(0x1_0000)),
+        (one_and(0x1_8000), one_and(0x2_0000)),
+        (-one_and(0x1_7fff), -one_and(0x1_0000)),
+        (f32::MAX, f32::INFINITY),
+        (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        (-0.0, -0.0),
+        (f32::from_bits(0x7fff_ffff), f32::NAN),
+        (f32::from_bits(0xff80_0001), f32::NAN),
+    ];
+    for isa in Isa::available() {
+        for (value, expected) in cases {
+            let mut found = [0.0f32; LANES];
+            let to = found.as_mut_ptr();
+            // SAFETY: the machine has `isa`, and there is room for sixteen numbers.
+            unsafe { run(isa, Round { value, to }) };
+            for found in found {
+                let same = found.to_bits() == expected.to_bits();
+                assert!(
+                    same || found.is_nan() && expected.is_nan(),
+                    "{isa:?} {value}: {found}"
+                );
+            }
+        }
+    }
+
+    struct Round {
+        value: f32,
+        to: *mut f32,
+    }
+
+    impl lanes::Pass for Round {
+        #[inline(always)]
+        unsafe fn run<L: lanes::Lanes>(self) {
+            // SAFETY: as the caller promised.
+            unsafe { L::splat(self.value).round_to_bf16().store(self.to) }
+        }
     }
 }
 
@@ -403,11 +459,7 @@ fn threads_change_nothing() {
         inputs: 128,
         outputs: 64,
     });
-    let mut convolvers = vec![Convolver::default()];
-    if has_bf16() {
-        convolvers.push(Convolver::default().in_bf16());
-    }
-    for mut convolver in convolvers {
+    for mut convolver in [Convolver::default(), Convolver::default().in_bf16()] {
         let mut results = Vec::new();
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new()
