@@ -35,6 +35,7 @@ fn sample(encoding: Encoding, (width, height): (u32, u32), payload: &[u8]) -> Sa
         width,
         height,
         payload,
+        index: &[],
     }
 }
 

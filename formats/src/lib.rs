@@ -65,8 +65,8 @@ pub use operation_arguments::{
 };
 pub use operation_json::OperationFields;
 pub use pack::{
-    Apply, BadFile, Check, PackOptions, PackProgress, PackSummary, ShardLabels, Split, Transform,
-    expand_shards, pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
+    Apply, BadFile, Check, MakeIndex, PackOptions, PackProgress, PackSummary, ShardLabels, Split,
+    Transform, expand_shards, pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
 };
 #[cfg(feature = "plot")]
 pub use plot::{policy_png, policy_svg};

@@ -26,6 +26,11 @@ pub fn check_image(header: &ImageHeader, payload: &[u8]) -> std::result::Result<
     decodes(header.encoding, header.width, header.height, payload)
 }
 
+/// The index to store with an image that [`check_image`] has passed, see [`Decoder::index`].
+pub fn index_image(header: &ImageHeader, payload: &[u8]) -> Vec<u8> {
+    SCRATCH.with_borrow_mut(|(decoder, _)| decoder.index(header, payload))
+}
+
 fn decodes(
     encoding: Encoding,
     width: u32,

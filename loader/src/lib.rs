@@ -64,7 +64,7 @@ mod sources;
 mod stream;
 
 #[cfg(feature = "engine")]
-pub use check::{Verdict, check_image, verify};
+pub use check::{Verdict, check_image, index_image, verify};
 #[cfg(feature = "engine")]
 pub use daemon::{Daemon, DaemonOptions, Observer};
 #[cfg(feature = "engine")]

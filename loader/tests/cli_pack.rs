@@ -7,6 +7,7 @@ use std::path::Path;
 
 use cli_support::{Sandbox, pixels};
 use ddas_formats::Dataset;
+use ddas_runtime::{ChromaSubsampling, Image, encode_jpeg};
 
 /// Three classes of four images; the odd ones are wider than high.
 fn image_folder(root: &Path) {
@@ -526,6 +527,37 @@ fn a_stopped_packing_says_how_to_go_on() {
             resumed.contains("packed before"),
             "{resumed}"
         );
+    }
+}
+
+#[test]
+fn photographs_are_packed_with_an_index() {
+    let sandbox = Sandbox::new();
+    let (width, height) = (200, 130);
+    let data: Vec<u8> = (0..30).flat_map(pixels).collect();
+    let image = Image::from_rgb(width, height, data[..200 * 130 * 3].to_vec()).unwrap();
+    let photo = encode_jpeg(&image, 80, ChromaSubsampling::Quarter).unwrap();
+    fs::create_dir_all(sandbox.path("images/class")).unwrap();
+    fs::write(sandbox.path("images/class/photo.jpg"), &photo).unwrap();
+    fs::write(sandbox.path("images/class/small.jpg"), {
+        let small = Image::from_rgb(32, 32, pixels(1)).unwrap();
+        encode_jpeg(&small, 80, ChromaSubsampling::Quarter).unwrap()
+    })
+    .unwrap();
+    for (out, flags, places) in [
+        ("plain.lmdb", "", 4 * 9),
+        ("smaller.lmdb", "--resize-shorter 129", 4 * 9),
+    ] {
+        sandbox
+            .run(&format!("pack image-folder images {out} {flags}"))
+            .succeeded();
+        sandbox.run(&format!("verify {out}")).succeeded();
+        let dataset = Dataset::open(&sandbox.path(out)).unwrap();
+        let reader = dataset.reader().unwrap();
+        let [stored, small] = [0, 1].map(|number| reader.get(number).unwrap());
+        assert_eq!(stored.payload == photo, flags.is_empty());
+        assert_eq!(stored.index.len(), 4 + 10 * places, "{out}");
+        assert!(small.index.is_empty());
     }
 }
 

@@ -178,6 +178,7 @@ fn a_pipeline_reuses_its_memory() {
             width,
             height,
             payload,
+            index: &[],
         };
         let policy = recipe.takes_policy().then_some(&policy);
         let pipeline = Pipeline::new(recipe, policy, 1, 4, output).unwrap();

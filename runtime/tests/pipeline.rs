@@ -5,9 +5,9 @@ use std::path::Path;
 
 use ddas_formats::{Encoding, Operation, Policy, Sample, SearchSpace, Snapshot};
 use ddas_runtime::{
-    Augmenter, Decoder, Dtype, Error, Image, Kernels, Layout, Normalization, OutputFormat,
-    PassOrder, Pipeline, PipelineScratch, PolicySampler, Recipe, ResizeFilter, SampleRng, Step,
-    Stream,
+    Augmenter, ChromaSubsampling, Decoder, Dtype, Error, Image, Kernels, Layout, Normalization,
+    OutputFormat, PassOrder, Pipeline, PipelineScratch, PolicySampler, Recipe, ResizeFilter,
+    SampleRng, Step, Stream, encode_jpeg,
 };
 
 fn golden_payload(name: &str) -> Vec<u8> {
@@ -45,6 +45,7 @@ fn raw(payload: &[u8], width: u32, height: u32) -> Sample<'_> {
         width,
         height,
         payload,
+        index: &[],
     }
 }
 
@@ -392,6 +393,33 @@ fn built_in_streams_keep_their_bytes() {
             "5573e37c02b582f3",
         ]
     );
+}
+
+/// A stored index changes what is read of a photograph, and not one pixel.
+#[test]
+fn samples_with_an_index_give_the_same_bytes() {
+    let (width, height) = (331, 270);
+    let image = Image::from_rgb(width, height, pixels(width, height, 9)).unwrap();
+    let jpeg = encode_jpeg(&image, 60, ChromaSubsampling::Quarter).unwrap();
+    let plain = Sample {
+        encoding: Encoding::Jpeg,
+        ..raw(&jpeg, width, height)
+    };
+    let index = Decoder::new().index(&plain.header(), &jpeg);
+    // 21 units of 16 pixels across: 6 places in each of 17 rows.
+    assert_eq!(index.len(), 4 + 6 * 17 * 10);
+    let indexed = Sample {
+        index: &index,
+        ..plain
+    };
+    let pipeline = pipeline("imagenet", None, 3, F32);
+    for number in 0..60 {
+        let expected = process(&pipeline, &plain, 0, number);
+        assert!(
+            process(&pipeline, &indexed, 0, number) == expected,
+            "{number}"
+        );
+    }
 }
 
 /// The policy sees the whole of a resized image, and exactly what is shown of

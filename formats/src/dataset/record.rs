@@ -1,4 +1,4 @@
-//! The value stored under one key: a header of [`HEADER_BYTES`] bytes, then the payload.
+//! The value stored under one key: a header of [`HEADER_BYTES`] bytes, then the payload, then the index if there is one.
 
 use crate::image_header::{Encoding, ImageHeader, MAX_PAYLOAD_BYTES};
 
@@ -8,7 +8,9 @@ pub(crate) const MAGIC: [u8; 4] = *b"DDSR";
 pub(crate) const VERSION: u8 = 1;
 /// Length of the header; the payload starts right behind it.
 pub(crate) const HEADER_BYTES: usize = 32;
-/// Where the CRC32C stands in the header. It covers the key, the header before it, and the payload.
+/// The flag of records with an index behind the payload.
+const HAS_INDEX: u16 = 1;
+/// Where the CRC32C stands in the header. It covers the key, the header before it, and what follows.
 const CRC_AT: usize = 28;
 
 /// One labelled image as stored: borrowed from the dataset's map, nothing is copied.
@@ -24,6 +26,9 @@ pub struct Sample<'a> {
     pub height: u32,
     /// The image: a whole JPEG or PNG file, or `height * width * 3` bytes of pixels.
     pub payload: &'a [u8],
+    /// Where parts of the image begin in `payload`, for decoders that need only some of them; empty where there is no index.
+    /// Made by [`PackOptions::index`](crate::PackOptions::index), which knows what it means.
+    pub index: &'a [u8],
 }
 
 impl Sample<'_> {
@@ -45,6 +50,12 @@ impl Sample<'_> {
             return Err(format!(
                 "{} bytes; at most {MAX_PAYLOAD_BYTES} are accepted",
                 self.payload.len()
+            ));
+        }
+        if self.index.len() > MAX_PAYLOAD_BYTES {
+            return Err(format!(
+                "an index of {} bytes; at most {MAX_PAYLOAD_BYTES} are accepted",
+                self.index.len()
             ));
         }
         if self.encoding == Encoding::Raw {
@@ -72,15 +83,18 @@ impl Sample<'_> {
             Encoding::Png => 1,
             Encoding::Raw => 2,
         });
-        out.extend([0, 0]);
+        let flags = if self.index.is_empty() { 0 } else { HAS_INDEX };
+        out.extend(flags.to_le_bytes());
         out.extend(self.label.to_le_bytes());
         out.extend(self.width.to_le_bytes());
         out.extend(self.height.to_le_bytes());
         // `check` bounds the length far below u32::MAX.
         out.extend((self.payload.len() as u32).to_le_bytes());
         let crc = checksum(key, &out[start..], self.payload);
+        let crc = crc32c::crc32c_append(crc, self.index);
         out.extend(crc.to_le_bytes());
         out.extend(self.payload);
+        out.extend(self.index);
     }
 }
 
@@ -126,25 +140,30 @@ pub(crate) fn decode(key: [u8; 8], value: &[u8]) -> Result<Sample<'_>, String> {
             ));
         }
     };
-    if header[6..8] != [0, 0] {
+    let flags = u16::from_le_bytes([header[6], header[7]]);
+    if flags & !HAS_INDEX != 0 {
         return Err(format!(
-            "reserved flags {:02x}{:02x} are set; this build knows none",
-            header[7], header[6]
+            "reserved flags {:04x} are set; this build knows 0001 (an index)",
+            flags & !HAS_INDEX
         ));
     }
     let length = u32_at(header, 24);
-    if length as usize != payload.len() {
-        return Err(format!(
-            "payload of {} bytes; the record's header says {length}",
-            payload.len()
-        ));
-    }
+    let (payload, index) = match payload.split_at_checked(length as usize) {
+        Some((payload, index)) if index.is_empty() != (flags == HAS_INDEX) => (payload, index),
+        _ => {
+            return Err(format!(
+                "payload and index of {} bytes; the record's header says {length} for the payload",
+                payload.len()
+            ));
+        }
+    };
     let sample = Sample {
         label: label_in(header),
         encoding,
         width: u32_at(header, 16),
         height: u32_at(header, 20),
         payload,
+        index,
     };
     sample.check()?;
     Ok(sample)
@@ -167,7 +186,7 @@ fn label_in(header: &[u8; HEADER_BYTES]) -> i64 {
     })
 }
 
-/// CRC32C over the key, the header before its checksum, and the payload.
+/// CRC32C over the key, the header before its checksum, and what follows the header.
 ///
 /// The key is part of it so that a value found under the wrong key is caught too.
 fn checksum(key: [u8; 8], header: &[u8], payload: &[u8]) -> u32 {
@@ -200,6 +219,7 @@ mod tests {
             width: 2,
             height: 1,
             payload: &[1, 2, 3, 4, 5, 6],
+            index: &[],
         };
         let bytes = encoded(5, &sample);
         let header =
@@ -219,6 +239,7 @@ mod tests {
             width: 8,
             height: 8,
             payload: b"png",
+            index: &[],
         };
         let error = decode(6u64.to_be_bytes(), &encoded(5, &sample)).unwrap_err();
         assert!(error.starts_with("checksum is "), "{error}");
@@ -233,6 +254,7 @@ mod tests {
             width: 1,
             height: 1,
             payload: b"rgb",
+            index: &[],
         };
         let forged = |at: usize, byte: u8| {
             let mut bytes = encoded(0, &sample);
@@ -243,7 +265,9 @@ mod tests {
         };
         assert!(forged(4, 2).contains("version 2"));
         assert!(forged(5, 9).contains("unknown encoding 9"));
-        assert!(forged(6, 1).contains("reserved flags 0001"));
+        assert!(forged(6, 2).contains("reserved flags 0002"));
+        assert!(forged(6, 1).contains("header says 3 for the payload"));
+        assert!(forged(24, 2).contains("header says 2 for the payload"));
         assert!(forged(16, 2).contains("expected 6"));
         assert!(forged(17, 255).contains("65281 x 1"));
         assert!(forged(24, 4).contains("header says 4"));
@@ -256,10 +280,12 @@ mod tests {
             label: i64,
             (width, height) in (1..20u32, 1..20u32),
             jpeg: bool,
+            index in 0..9usize,
         ) {
             let payload = vec![7; (width * height * 3) as usize];
             let encoding = if jpeg { Encoding::Jpeg } else { Encoding::Raw };
-            let sample = Sample { label, encoding, width, height, payload: &payload };
+            let index = vec![5; index];
+            let sample = Sample { label, encoding, width, height, payload: &payload, index: &index };
             prop_assert_eq!(sample.check(), Ok(()));
             let record = encoded(key, &sample);
             prop_assert_eq!(decode(key.to_be_bytes(), &record), Ok(sample));
@@ -268,7 +294,8 @@ mod tests {
         #[test]
         fn one_changed_byte_anywhere_is_noticed(at in 0..HEADER_BYTES + 60, change in 1..=255u8) {
             let payload: Vec<u8> = (0..60).collect();
-            let sample = Sample { label: 3, encoding: Encoding::Jpeg, width: 4, height: 5, payload: &payload };
+            let (payload, index) = payload.split_at(50);
+            let sample = Sample { label: 3, encoding: Encoding::Jpeg, width: 4, height: 5, payload, index };
             let mut bytes = encoded(9, &sample);
             bytes[at] ^= change;
             prop_assert!(decode(9u64.to_be_bytes(), &bytes).is_err());

@@ -182,14 +182,23 @@ impl DatasetWriter {
         height: u32,
         payload: &[u8],
     ) -> Result<u64> {
-        let index = self.written + self.ranges.len() as u64;
-        let sample = Sample {
+        self.append_sample(&Sample {
             label,
             encoding,
             width,
             height,
             payload,
-        };
+            index: &[],
+        })
+    }
+
+    /// Adds one sample, with its index if it has one, and returns its number.
+    ///
+    /// # Errors
+    /// As [`DatasetWriter::append`].
+    pub fn append_sample(&mut self, sample: &Sample<'_>) -> Result<u64> {
+        let index = self.written + self.ranges.len() as u64;
+        let label = sample.label;
         let class = match usize::try_from(label) {
             Ok(class) if class < journal::MAX_CLASSES => class,
             _ => {

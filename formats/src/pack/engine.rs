@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{BadFile, PackOptions, PackProgress, PackSummary};
 use crate::dataset::{DatasetWriter, Identity, LeftOut, Packed};
 use crate::image_header::{ImageHeader, read_image_header};
-use crate::{Error, Result};
+use crate::{Error, Result, Sample};
 
 /// A thread takes neighbouring items up to this many bytes, or this many items, at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -43,7 +43,8 @@ pub(super) struct Written {
     resumed: Option<u64>,
 }
 
-type Checked = std::result::Result<(ImageHeader, Vec<u8>), String>;
+/// Header, bytes and index of an image, or what is wrong with it.
+type Checked = std::result::Result<(ImageHeader, Vec<u8>, Vec<u8>), String>;
 
 /// Appends every item to `writer`, in order, whatever the number of threads, and gives the writer back. `source` says what the
 /// items are, for a packing that is continued.
@@ -267,9 +268,15 @@ impl Written {
         options: &PackOptions<'_>,
     ) -> Result<Option<BadFile>> {
         match checked {
-            Ok((header, bytes)) => {
-                let (label, _) = items.describe(item);
-                writer.append(label, header.encoding, header.width, header.height, &bytes)?;
+            Ok((header, bytes, index)) => {
+                writer.append_sample(&Sample {
+                    label: items.describe(item).0,
+                    encoding: header.encoding,
+                    width: header.width,
+                    height: header.height,
+                    payload: &bytes,
+                    index: &index,
+                })?;
                 self.bytes += bytes.len() as u64;
             }
             Err(reason) if options.allow_bad => {
@@ -295,13 +302,17 @@ fn check(items: &dyn Items, number: usize, options: &PackOptions<'_>) -> Checked
     let bytes = items.load(number)?;
     let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
     // The caller's decoder meets hostile bytes here. Should it panic, that too is a verdict on one file.
-    let checked = catch_unwind(AssertUnwindSafe(|| match &options.transform {
-        None => (options.check)(&header, &bytes).map(|()| (header, bytes)),
-        Some(transform) => {
-            let bytes = (transform.apply)(&header, bytes)?;
-            let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
-            Ok((header, bytes))
-        }
+    let checked = catch_unwind(AssertUnwindSafe(|| {
+        let (header, bytes) = match &options.transform {
+            None => (options.check)(&header, &bytes).map(|()| (header, bytes))?,
+            Some(transform) => {
+                let bytes = (transform.apply)(&header, bytes)?;
+                let header = read_image_header(&bytes).map_err(|error| error.to_string())?;
+                (header, bytes)
+            }
+        };
+        let index = (options.index)(&header, &bytes);
+        Ok((header, bytes, index))
     }));
     checked.unwrap_or_else(|_| Err("the decoder panicked on it".into()))
 }

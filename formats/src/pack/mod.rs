@@ -22,6 +22,9 @@ pub type Check<'a> = dyn Fn(&ImageHeader, &[u8]) -> Result<(), String> + Sync + 
 /// Header and bytes of an image to the bytes to store, or what is wrong with it.
 pub type Apply<'a> = dyn Fn(&ImageHeader, Vec<u8>) -> Result<Vec<u8>, String> + Sync + 'a;
 
+/// Header and bytes of an image to be stored to the index stored with it, see [`Sample::index`](crate::Sample::index).
+pub type MakeIndex<'a> = dyn Fn(&ImageHeader, &[u8]) -> Vec<u8> + Sync + 'a;
+
 /// Makes another image of one that was read: its header and bytes come in, the bytes to store come out; the error says what
 /// is wrong with it. It stands in for the [`Check`], and has to be as strict.
 pub struct Transform<'a> {
@@ -46,6 +49,9 @@ pub struct PackOptions<'a> {
     pub check: &'a Check<'a>,
     /// What is done to every image; `None` stores the bytes as they are.
     pub transform: Option<Transform<'a>>,
+    /// Where parts of an image begin in its bytes: what is stored with it for the caller's decoder. Called on many threads at
+    /// once, for images that passed the check; its result may depend on nothing but the image.
+    pub index: &'a MakeIndex<'a>,
     /// Whether a packing of the same source that was killed or stopped is continued. What it committed is checked, and
     /// not taken from the source again; the dataset is the same as that of a packing in one go. Without this, what is left
     /// of it is removed.
@@ -57,7 +63,7 @@ pub struct PackOptions<'a> {
 }
 
 impl Default for PackOptions<'_> {
-    /// No limit, nothing replaced, nothing left out, and no check but that of the header.
+    /// No limit, nothing replaced, nothing left out, no check but that of the header, and no index.
     fn default() -> Self {
         PackOptions {
             jobs: 0,
@@ -66,6 +72,7 @@ impl Default for PackOptions<'_> {
             allow_bad: false,
             check: &|_, _| Ok(()),
             transform: None,
+            index: &|_, _| Vec::new(),
             resume: false,
             stop: None,
             progress: &|_| {},

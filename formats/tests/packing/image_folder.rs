@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ddas_formats::{Dataset, Encoding, Error, ImageHeader, PackOptions, pack_image_folder};
+use ddas_formats::{Dataset, Encoding, Error, ImageHeader, PackOptions, pack_image_folder, verify};
 
 use crate::place::{Place, add};
 
@@ -372,6 +372,33 @@ fn the_callers_verdict_counts() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("the decoder panicked on it"), "{error}");
+}
+
+#[test]
+fn an_index_is_stored_with_the_image_it_was_made_for() {
+    let place = Place::new();
+    let files = [("cat/1.png", png("one")), ("cat/2.png", png("a second"))];
+    let source = place.folder("pets", &files);
+    let index = |header: &ImageHeader, bytes: &[u8]| {
+        assert_eq!(header.encoding, Encoding::Png);
+        if bytes.ends_with(b"one") {
+            Vec::new()
+        } else {
+            bytes[bytes.len() - 6..].to_vec()
+        }
+    };
+    let options = PackOptions {
+        index: &index,
+        ..PackOptions::default()
+    };
+    let out = place.path("out.lmdb");
+    pack_image_folder(&source, None, &out, &options).unwrap();
+    let dataset = Dataset::open(&out).unwrap();
+    assert!(verify(&dataset, &|_| {}).unwrap().is_sound());
+    let reader = dataset.reader().unwrap();
+    let samples = [0, 1].map(|number| reader.get(number).unwrap());
+    assert_eq!(samples.map(|sample| sample.index), [&b""[..], b"second"]);
+    assert!(samples[1].payload.ends_with(b"a second"));
 }
 
 #[test]

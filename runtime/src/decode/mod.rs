@@ -7,11 +7,15 @@ mod jpeg;
 mod png;
 mod raw;
 
-use ddas_formats::{Encoding, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE};
+use ddas_formats::{Encoding, ImageHeader, MAX_PAYLOAD_BYTES, MAX_PIXELS, MAX_SIDE, Sample};
 
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::resize::Rect;
+
+/// Smallest side of images that get an index: smaller ones are read whole in a
+/// few microseconds.
+const LEAST_SIDE_INDEXED: u32 = 128;
 
 /// Bounds on what one sample may ask for, checked before memory is allocated.
 ///
@@ -187,6 +191,35 @@ impl Decoder {
         region: Rect,
         image: &mut Image,
     ) -> Result<Rect> {
+        let sample = Sample {
+            label: 0,
+            encoding,
+            width,
+            height,
+            payload,
+            index: &[],
+        };
+        self.decode_sample(&sample, region, image)
+    }
+
+    /// [`Decoder::decode_region`] of a dataset's sample. With the sample's index
+    /// ([`Decoder::index`]) nothing before or beside the region is read either,
+    /// and damage there may go unnoticed: a dataset's checksums tell of it.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode_region`].
+    pub fn decode_sample(
+        &mut self,
+        sample: &Sample<'_>,
+        region: Rect,
+        image: &mut Image,
+    ) -> Result<Rect> {
+        let &Sample {
+            width,
+            height,
+            payload,
+            ..
+        } = sample;
         self.check(width, height, payload)?;
         let within = |first: u32, length: u32, bound: u32| {
             length > 0 && first < bound && length <= bound - first
@@ -202,9 +235,10 @@ impl Decoder {
             width,
             height,
             payload,
+            index: sample.index,
             max_scans: self.limits.max_scans,
         };
-        match encoding {
+        match sample.encoding {
             Encoding::Jpeg => {
                 let baseline = self.baseline.get_or_insert_default();
                 match baseline.decode(&request, region, image) {
@@ -227,6 +261,39 @@ impl Decoder {
         }
     }
 
+    /// Where in an image's bytes its parts begin, to be stored with them
+    /// ([`Sample::index`]): 10 bytes for 64 x 16 pixels of a usual photograph.
+    /// Empty where it would not pay or cannot be had: for small images, for
+    /// what is not a plain JPEG, and for images that do not decode.
+    ///
+    /// ```
+    /// use ddas_formats::{Encoding, ImageHeader};
+    /// use ddas_runtime::Decoder;
+    ///
+    /// let header = ImageHeader { encoding: Encoding::Raw, width: 2, height: 1 };
+    /// assert!(Decoder::new().index(&header, &[1, 2, 3, 4, 5, 6]).is_empty());
+    /// ```
+    pub fn index(&mut self, header: &ImageHeader, payload: &[u8]) -> Vec<u8> {
+        let &ImageHeader {
+            encoding,
+            width,
+            height,
+        } = header;
+        let pays = encoding == Encoding::Jpeg && width.min(height) >= LEAST_SIDE_INDEXED;
+        if !pays || self.check(width, height, payload).is_err() {
+            return Vec::new();
+        }
+        let request = Request {
+            width,
+            height,
+            payload,
+            index: &[],
+            max_scans: self.limits.max_scans,
+        };
+        let baseline = self.baseline.get_or_insert_default();
+        baseline.index(&request).unwrap_or_default()
+    }
+
     /// Refuses what is outside the limits.
     pub(crate) fn check(&self, width: u32, height: u32, payload: &[u8]) -> Result<()> {
         self.limits.check(width, height, payload)
@@ -238,6 +305,7 @@ struct Request<'a> {
     width: u32,
     height: u32,
     payload: &'a [u8],
+    index: &'a [u8],
     max_scans: u32,
 }
 

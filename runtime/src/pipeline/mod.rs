@@ -38,7 +38,7 @@ use pixels::Shown;
 /// assert_eq!(pipeline.sample_shape(), [3, 32, 32]);
 ///
 /// let pixels = vec![128; 32 * 32 * 3];
-/// let sample = Sample { label: 3, encoding: Encoding::Raw, width: 32, height: 32, payload: &pixels };
+/// let sample = Sample { label: 3, encoding: Encoding::Raw, width: 32, height: 32, payload: &pixels, index: &[] };
 /// let mut scratch = PipelineScratch::default(); // one per thread, reused
 /// let mut place = vec![0; pipeline.sample_bytes()];
 /// pipeline.process(&mut scratch, &sample, 0, 41, &mut place)?;
@@ -276,14 +276,9 @@ impl Pipeline {
                 height,
             },
         };
-        let within = scratch.decoder.decode_region(
-            sample.encoding,
-            width,
-            height,
-            sample.payload,
-            region,
-            &mut scratch.image,
-        )?;
+        let within = scratch
+            .decoder
+            .decode_sample(sample, region, &mut scratch.image)?;
         times.decode = clock.lap();
 
         let mut shown = Shown::new(self.recipe.size(), (width, height));

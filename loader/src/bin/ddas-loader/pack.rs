@@ -8,7 +8,7 @@ use ddas_formats::{
     ImageHeader, PackOptions, PackProgress, PackSummary, ShardLabels, Split, Transform,
     expand_shards, pack_cifar, pack_image_folder, pack_webdataset, read_class_names,
 };
-use ddas_loader::{Shrink, check_image};
+use ddas_loader::{Shrink, check_image, index_image};
 use ddas_runtime::ChromaSubsampling;
 
 use crate::options::default_threads;
@@ -172,6 +172,7 @@ impl Common {
                 name: shrink.name(),
                 apply: &apply,
             }),
+            index: &index_image,
             resume: self.resume,
             stop: Some(&stop),
             progress: &progress,

@@ -33,6 +33,8 @@ pub(super) struct Bits<'a> {
     /// Next byte of `file` to be brought into the window.
     next: usize,
     window: &'a mut Window,
+    /// Bytes that were in the window before those that are.
+    before: u64,
     /// The marker at which the data end, once it has been met.
     marker: Option<u8>,
     cursor: Cursor,
@@ -75,6 +77,7 @@ impl<'a> Bits<'a> {
             file,
             next: start,
             window,
+            before: 0,
             marker: None,
             cursor: Cursor::default(),
         }
@@ -97,6 +100,24 @@ impl<'a> Bits<'a> {
         (&self.window.bytes, &mut self.cursor)
     }
 
+    /// Bits read so far, from the start of the scan.
+    pub(super) fn read(&self) -> u64 {
+        (self.before + self.cursor.position as u64) * 8 - u64::from(self.cursor.count)
+    }
+
+    /// Goes on at another place: bit `bit` of byte `byte` of the file, from the
+    /// highest on. `None` when it is not in the file.
+    pub(super) fn go_to(&mut self, byte: usize, bit: u32) -> Option<()> {
+        self.next = byte;
+        self.window.filled = 0;
+        self.marker = None;
+        self.cursor = Cursor::default();
+        self.prepare()?;
+        self.cursor.refill(&self.window.bytes)?;
+        self.cursor.skip(bit);
+        Some(())
+    }
+
     /// Bits up to the end of what is in the window; negative beyond it.
     fn left(&self) -> i64 {
         (self.window.filled as i64 - self.cursor.position as i64) * 8 + i64::from(self.cursor.count)
@@ -109,6 +130,7 @@ impl<'a> Bits<'a> {
                 .bytes
                 .copy_within(self.cursor.position..window.filled, 0);
             window.filled -= self.cursor.position;
+            self.before += self.cursor.position as u64;
             self.cursor.position = 0;
             self.marker = fill(window, self.file, &mut self.next)?;
             if self.marker.is_some() {

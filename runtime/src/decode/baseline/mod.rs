@@ -14,6 +14,7 @@ mod header;
 mod huffman;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "vector code"))]
 mod idct;
+mod index;
 mod plane;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "dispatch"))]
 mod scan;
@@ -22,6 +23,7 @@ mod tests;
 
 use bits::{Bits, Window};
 use header::{Component, Header, Tables};
+use index::{Index, Writer};
 use plane::Plane;
 use scan::{Blocks, Scan};
 
@@ -51,9 +53,9 @@ impl Baseline {
     /// when this is a case for libjpeg; the contents of `image` are then
     /// unspecified.
     ///
-    /// What libjpeg would read is read and checked: all rows of minimum coded
-    /// units down to the last one the region needs, and the end marker if the
-    /// region reaches to the bottom.
+    /// Without an index, what libjpeg would read is read and checked: all rows
+    /// of minimum coded units down to the last one the region needs, and the end
+    /// marker if the region reaches to the bottom.
     pub(super) fn decode(
         &mut self,
         request: &Request<'_>,
@@ -83,19 +85,30 @@ impl Baseline {
 
         let bits = Bits::new(request.payload, header.data, window);
         let mut scan = Scan::new(&header, tables, blocks, bits, layout.units)?;
-        for _ in 0..layout.row_first {
-            scan.skip_row()?;
-        }
+        // Bits after a restart count from there.
+        let index = match header.restart_interval {
+            0 => Index::read(
+                request.index,
+                header.components().len(),
+                layout.units,
+                layout.unit_rows,
+            ),
+            _ => None,
+        };
         let mut written = 0;
         for row in 0..layout.row_end - layout.row_first {
-            scan.row(planes, row, layout.unit_first, layout.unit_end)?;
+            scan.seek(layout.row_first + row, layout.unit_first, index.as_ref())?;
+            scan.decode(planes, row, layout.unit_end - layout.unit_first)?;
             let ready = layout.rows_ready(row);
             while written < ready {
                 layout.write_row(planes, rows, written, image);
                 written += 1;
             }
         }
-        if layout.to_the_end {
+        if index.is_none() {
+            scan.seek(layout.row_end, 0, None)?;
+        }
+        if layout.to_the_end && scan.is_past(layout.row_end) {
             scan.end()?;
         } else {
             scan.check()?;
@@ -106,6 +119,37 @@ impl Baseline {
             ..region
         })
     }
+
+    /// The index of a picture that [`Baseline::decode`] takes as a whole; `None`
+    /// for others, and for those that restart.
+    pub(super) fn index(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
+        let header = Header::read(request.payload, &mut self.tables)?;
+        let whole = Rect {
+            x: 0,
+            y: 0,
+            width: request.width,
+            height: request.height,
+        };
+        let size = (header.width as u64, header.height as u64);
+        if size != (request.width.into(), request.height.into()) || header.restart_interval > 0 {
+            return None;
+        }
+        let layout = Layout::new(&header, whole)?;
+        let components = header.components().len();
+        let bits = Bits::new(request.payload, header.data, &mut self.window);
+        let mut scan = Scan::new(&header, &self.tables, &mut self.blocks, bits, layout.units)?;
+        let mut index = Writer::new(request.payload, header.data, components, layout.across);
+        for row in 0..layout.unit_rows {
+            for unit in (0..layout.units).step_by(index.interval()) {
+                scan.seek(row, unit, None)?;
+                let (bit, predictors) = scan.place();
+                index.add(bit, predictors)?;
+            }
+        }
+        scan.seek(layout.unit_rows, 0, None)?;
+        scan.end()?;
+        Some(index.finish())
+    }
 }
 
 /// Which minimum coded units a region needs, and how its rows come about.
@@ -113,6 +157,8 @@ impl Baseline {
 struct Layout {
     /// Minimum coded units of a row of the picture.
     units: usize,
+    /// Rows of them.
+    unit_rows: usize,
     unit_first: usize,
     unit_end: usize,
     row_first: usize,
@@ -155,6 +201,7 @@ impl Layout {
         let (row_first, row_end) = context(y, y_end, down, chroma_height);
         Some(Self {
             units,
+            unit_rows,
             unit_first,
             unit_end,
             row_first,

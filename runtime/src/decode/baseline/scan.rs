@@ -7,6 +7,7 @@ use super::bits::{BUFFER, Bits, Cursor};
 use super::header::{BLOCK, Component, Header, Tables, ZIGZAG};
 use super::huffman::{AcTable, DcTable, Other};
 use super::idct::{EMPTY, Factors, Pair, Pixels, flat, transform};
+use super::index::Index;
 use super::plane::Plane;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{Cpu, cpu};
@@ -70,6 +71,8 @@ pub(super) struct Scan<'a> {
     components: &'a [Component],
     /// Minimum coded units of a row.
     units: usize,
+    /// The next unit, counted from the first of the picture.
+    next: usize,
     predictors: [i32; 3],
     restart_interval: u32,
     until_restart: u32,
@@ -105,6 +108,7 @@ impl<'a> Scan<'a> {
             codes,
             components,
             units,
+            next: 0,
             predictors: [0; 3],
             restart_interval: header.restart_interval,
             until_restart: header.restart_interval,
@@ -115,27 +119,46 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Reads over a row.
-    pub(super) fn skip_row(&mut self) -> Option<()> {
-        self.skip_units(self.units)
+    /// Goes to unit `unit` of row `row`, by the index where there is one, and
+    /// else by reading over what is before it: then it must not lie behind.
+    pub(super) fn seek(
+        &mut self,
+        row: usize,
+        unit: usize,
+        index: Option<&Index<'_>>,
+    ) -> Option<()> {
+        let wanted = row * self.units + unit;
+        if let Some(index) = index
+            && wanted != self.next
+        {
+            let (place, first) = index.before(row, unit)?;
+            self.bits.go_to(place.byte, place.bit)?;
+            self.predictors = place.predictors;
+            self.next = row * self.units + first;
+        }
+        self.skip_units(wanted - self.next)
     }
 
-    /// Decodes the minimum coded units `first..end` of row `row` of the planes
-    /// into them, and reads over the others.
-    pub(super) fn row(
+    /// Where the next unit begins: how many bits of the scan are before it, and
+    /// the predictors.
+    pub(super) fn place(&self) -> (u64, [i32; 3]) {
+        (self.bits.read(), self.predictors)
+    }
+
+    /// Decodes the next `units` minimum coded units of a row, as row `row` of
+    /// the planes.
+    pub(super) fn decode(
         &mut self,
         planes: &mut [Plane; 3],
         row: usize,
-        first: usize,
-        end: usize,
+        units: usize,
     ) -> Option<()> {
-        self.skip_units(first)?;
-        self.decode_units(planes, row, end - first)?;
+        self.decode_units(planes, row, units)?;
         if let Some(place) = self.waiting.take() {
             self.transform(place.0, place.0)?;
             planes[place.0].put(place.1, &self.blocks.pixels[0]);
         }
-        self.skip_units(self.units - end)
+        Some(())
     }
 
     /// Decodes `units` minimum coded units into the planes' row of them.
@@ -153,6 +176,7 @@ impl<'a> Scan<'a> {
                 }
             }
         }
+        self.next += units;
         for _ in 0..units {
             self.begin_unit()?;
             for (component, place, step) in &mut blocks[..count] {
@@ -161,6 +185,11 @@ impl<'a> Scan<'a> {
             }
         }
         Some(())
+    }
+
+    /// Whether all units above row `row` are behind.
+    pub(super) fn is_past(&self, row: usize) -> bool {
+        self.next >= row * self.units
     }
 
     /// Whether the picture ends here, as its data do.
@@ -189,6 +218,7 @@ impl<'a> Scan<'a> {
 
     /// Reads over `units` minimum coded units.
     fn skip_units(&mut self, units: usize) -> Option<()> {
+        self.next += units;
         for _ in 0..units {
             self.begin_unit()?;
             for (i, component) in self.components.iter().enumerate() {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::cpu::on_every_cpu;
 use crate::decode::jpeg;
+use crate::encode::{ChromaSubsampling, encode_jpeg};
 use crate::rng::philox4x32;
 
 const PLAIN: &[u8] = include_bytes!("../../../tests/images/plain.bin");
@@ -104,6 +105,7 @@ impl Both {
             width: file.width,
             height: file.height,
             payload,
+            index: &[],
             max_scans: 100,
         };
         let ours = self.baseline.decode(&request, region, &mut self.ours);
@@ -137,6 +139,7 @@ fn whole_pictures_equal_pillows_here() {
             width: file.width,
             height: file.height,
             payload: file.data,
+            index: &[],
             max_scans: 100,
         };
         let region = whole(file.width, file.height);
@@ -163,6 +166,117 @@ fn regions_equal_libjpegs() {
     }
     assert_eq!(both.refused, 0);
     assert!(both.taken > 10 * both.left, "{} {}", both.taken, both.left);
+}
+
+/// A picture of `width` x `height` pixels with something in every block, as we
+/// encode it.
+fn encoded(width: u32, height: u32, subsampling: ChromaSubsampling) -> Vec<u8> {
+    let mut draws = Draws(5 << 32);
+    let pixels = (0..width * height * 3)
+        .map(|i| (i / 7 % 200) as u8 + draws.below(56) as u8)
+        .collect();
+    let image = Image::from_rgb(width, height, pixels).unwrap();
+    encode_jpeg(&image, 75, subsampling).unwrap()
+}
+
+#[test]
+fn regions_by_an_index_equal_those_without() {
+    let larger = [ChromaSubsampling::Full, ChromaSubsampling::Quarter]
+        .map(|subsampling| ((301, 215), encoded(301, 215, subsampling)));
+    let files = files();
+    let files = files
+        .iter()
+        .map(|file| ((file.width, file.height), file.data));
+    let larger = larger.iter().map(|(size, data)| (*size, &data[..]));
+    let mut baseline = Baseline::default();
+    let (mut with, mut without) = (Image::default(), Image::default());
+    let mut draws = Draws(6 << 32);
+    let mut indexed = 0;
+    for (number, ((width, height), payload)) in files.chain(larger).enumerate() {
+        let request = Request {
+            width,
+            height,
+            payload,
+            index: &[],
+            max_scans: 100,
+        };
+        let Some(index) = baseline.index(&request) else {
+            continue;
+        };
+        indexed += 1;
+        for turn in 0..if width > 300 { 400 } else { 30 } {
+            let region = match turn {
+                0 => whole(width, height),
+                _ => draws.region(width, height),
+            };
+            let expected = baseline.decode(&request, region, &mut without).unwrap();
+            let request = Request {
+                index: &index,
+                ..request
+            };
+            let found = baseline.decode(&request, region, &mut with).unwrap();
+            assert!(
+                rows(&with, found) == rows(&without, expected),
+                "file {number} {region:?}"
+            );
+        }
+    }
+    // The others restart, or are too narrow.
+    assert!(indexed > 80, "{indexed}");
+}
+
+/// No index makes the decoder fail otherwise than by giving up, and one of
+/// another picture's form is not looked at.
+#[test]
+fn a_wrong_index_does_no_harm() {
+    let (width, height) = (301, 215);
+    let payload = encoded(width, height, ChromaSubsampling::Quarter);
+    let request = Request {
+        width,
+        height,
+        payload: &payload,
+        index: &[],
+        max_scans: 100,
+    };
+    let mut baseline = Baseline::default();
+    let mut image = Image::default();
+    let index = baseline.index(&request).unwrap();
+    let mut draws = Draws(7 << 32);
+    let (mut taken, mut given_up) = (0, 0);
+    for _ in 0..2000 {
+        let mut index = index.clone();
+        for _ in 0..20 {
+            let place = 4 + draws.below(index.len() - 4);
+            index[place] = draws.below(256) as u8;
+        }
+        let request = Request {
+            index: &index,
+            ..request
+        };
+        match baseline.decode(&request, draws.region(width, height), &mut image) {
+            Some(_) => taken += 1,
+            None => given_up += 1,
+        }
+    }
+    assert!(taken > 50 && given_up > 50, "{taken} {given_up}");
+
+    let region = Rect {
+        x: 200,
+        y: 100,
+        width: 50,
+        height: 60,
+    };
+    let place = baseline.decode(&request, region, &mut image).unwrap();
+    let expected: Vec<Vec<u8>> = rows(&image, place).iter().map(|row| row.to_vec()).collect();
+    let mut longer = index.clone();
+    longer.push(0);
+    let mut versioned = index.clone();
+    versioned[0] = 2;
+    for index in [&index[..index.len() - 1], &longer, &versioned, &[0; 4]] {
+        let request = Request { index, ..request };
+        let place = baseline.decode(&request, region, &mut image).unwrap();
+        assert!(rows(&image, place) == expected);
+    }
 }
 
 /// Bits turned over, bytes replaced by markers and others, put in and taken
@@ -220,6 +334,7 @@ fn other_kinds_are_left() {
             width,
             height,
             payload: &payload,
+            index: &[],
             max_scans: 100,
         };
         let region = whole(width, height);
