@@ -13,7 +13,6 @@ use std::arch::x86_64::{
     _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_si512,
     _mm512_or_si512, _mm512_slli_epi32,
 };
-
 use std::marker::PhantomData;
 
 use super::lanes::Lanes;

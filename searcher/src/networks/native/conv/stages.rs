@@ -153,7 +153,7 @@ pub(super) enum Held {
 }
 
 impl Held {
-    /// Of the left factor of a product, `pairs` in pairs of bf16.
+    /// For such operands, in `pairs` where they are pairs.
     pub(super) fn new(operands: Operands, pairs: Held) -> Held {
         match operands {
             Operands::Full => Held::Full,
