@@ -40,6 +40,8 @@ pub struct EncodedImage {
     pub height: u32,
     /// The encoded bytes.
     pub payload: Vec<u8>,
+    /// The index stored with them.
+    pub index: Vec<u8>,
 }
 
 impl EncodedImage {
@@ -51,6 +53,7 @@ impl EncodedImage {
             width: self.width,
             height: self.height,
             payload: &self.payload,
+            index: &self.index,
         }
     }
 }
@@ -108,6 +111,7 @@ impl ProxyData {
                         width: sample.width,
                         height: sample.height,
                         payload: sample.payload.to_vec(),
+                        index: sample.index.to_vec(),
                     });
                     continue;
                 }

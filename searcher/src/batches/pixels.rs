@@ -48,6 +48,7 @@ pub(super) fn process(
         width: image.width(),
         height: image.height(),
         payload: image.pixels(),
+        index: &[],
     };
     pipeline
         .process(scratch, &sample, epoch, index, place)

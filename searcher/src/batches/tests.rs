@@ -143,6 +143,7 @@ fn stored(count: u8) -> Arc<ProxyData> {
             width,
             height,
             payload: row.repeat(height as usize),
+            index: Vec::new(),
         }
     };
     let train = Samples {
