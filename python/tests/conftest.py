@@ -207,7 +207,11 @@ def answers(name: str) -> bool:
 
 
 def python(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Runs a script in a process of its own, in the environment of the tests."""
+    """Runs a script in a process of its own, in the environment of the tests.
+
+    Ctrl-C reaches it even where the tests run behind a shell's `&`, which has everything it starts ignore it.
+    """
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", heed + script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
