@@ -19,7 +19,7 @@ pub(super) const TAPS: usize = 9;
 
 /// Transforms a panel of the weights to the right matrices of the products:
 /// product x row (in bf16: pair of rows) x [`PANEL`].
-pub(super) struct Filters<'a, F> {
+pub(super) struct Filters<'a> {
     pub(super) weights: &'a [f32],
     pub(super) inputs: usize,
     pub(super) outputs: usize,
@@ -29,53 +29,34 @@ pub(super) struct Filters<'a, F> {
     /// First column of the panel.
     pub(super) column: usize,
     pub(super) to: *mut f32,
-    pub(super) format: PhantomData<F>,
 }
 
-impl<R: Rounding> Pass for Filters<'_, Single<R>> {
+/// Them, held in a format.
+pub(super) struct Held<'a, F>(Filters<'a>, PhantomData<F>);
+
+impl<R: Rounding> Pass for Held<'_, Single<R>> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: as the caller promised.
-        unsafe { self.transform::<L>() }
+        unsafe { self.0.transform::<L, Single<R>>() }
     }
 }
 
-impl<F: Format<Narrow>> NarrowPass for Filters<'_, F> {
+impl<F: Format<Narrow>> NarrowPass for Held<'_, F> {
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: as the caller promised.
-        unsafe { self.transform::<Narrow>() }
+        unsafe { self.0.transform::<Narrow, F>() }
     }
 }
 
-impl<'a, F> Filters<'a, F> {
-    /// The same for another format.
-    pub(super) fn held<G>(self) -> Filters<'a, G> {
-        let Filters {
-            weights,
-            inputs,
-            outputs,
-            turned,
-            column,
-            to,
-            ..
-        } = self;
-        Filters {
-            weights,
-            inputs,
-            outputs,
-            turned,
-            column,
-            to,
-            format: PhantomData,
-        }
+impl<'a> Filters<'a> {
+    pub(super) fn held<F>(self) -> Held<'a, F> {
+        Held(self, PhantomData)
     }
 
     #[inline(always)]
-    unsafe fn transform<L: Lanes>(self)
-    where
-        F: Format<L>,
-    {
+    unsafe fn transform<L: Lanes, F: Format<L>>(self) {
         let Filters {
             weights,
             inputs,
@@ -83,7 +64,6 @@ impl<'a, F> Filters<'a, F> {
             turned,
             column: first,
             to,
-            ..
         } = self;
         let (rows, columns) = if turned {
             (outputs, inputs)

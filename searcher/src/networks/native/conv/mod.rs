@@ -27,8 +27,6 @@ mod tests;
 mod tiling;
 mod write;
 
-use std::marker::PhantomData;
-
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
@@ -390,7 +388,6 @@ impl Convolver {
                 turned,
                 column,
                 to,
-                format: PhantomData,
             };
             // SAFETY: the machine has `isa`; `to` takes the rows of a panel.
             unsafe { transform(isa, operands, filters) };

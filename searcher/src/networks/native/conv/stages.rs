@@ -29,12 +29,12 @@ pub(super) unsafe fn multiply(isa: Isa, operands: Operands, products: Products) 
     }
 }
 
-/// Transforms weights; what `filters` says of the format does not count.
+/// Transforms weights.
 ///
 /// # Safety
 ///
 /// As for [`multiply`].
-pub(super) unsafe fn transform(isa: Isa, operands: Operands, filters: Filters<()>) {
+pub(super) unsafe fn transform(isa: Isa, operands: Operands, filters: Filters) {
     // SAFETY: as the caller promised.
     unsafe {
         match operands {
