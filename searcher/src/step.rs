@@ -167,15 +167,12 @@ pub fn meta_step(
         LossReduction::Sum => Reduction::Sum,
         LossReduction::Mean => Reduction::Mean,
     };
-    let mut losses = Vec::with_capacity(shares.len() + 2);
-    let mut gradients = Vec::with_capacity(shares.len() + 1);
-    for images in std::iter::once(&batch.plain).chain(&batch.branches) {
-        let found = network.differentiate(images, &batch.labels, reduction)?;
-        losses.push(found.loss);
-        gradients.push(found.gradient);
-    }
+    let copies: Vec<&Tensor> = std::iter::once(&batch.plain)
+        .chain(&batch.branches)
+        .collect();
     // One row per copy: the expected gradient and the inner products are matrix products.
-    let gradients = Tensor::f_stack(&gradients, 0)?;
+    let training = network.differentiate(&copies, &batch.labels, reduction)?;
+    let gradients = training.gradients;
 
     tch::no_grad(|| -> Result<()> {
         let mut weights = vec![1.0 - total];
@@ -186,8 +183,8 @@ pub fn meta_step(
     })?;
 
     let validation =
-        network.differentiate(&batch.validation, &batch.validation_labels, reduction)?;
-    losses.push(validation.loss);
+        network.differentiate(&[&batch.validation], &batch.validation_labels, reduction)?;
+    let validation_gradient = validation.gradients.f_reshape([-1])?;
 
     let numbers: Vec<f64> = tch::no_grad(|| -> Result<Vec<f64>> {
         // Equation 9 needs the differences to the plain copy; taken before the product, they
@@ -198,15 +195,16 @@ pub fn meta_step(
             .f_sub(&plain)?;
         let weights = network.parameters().flat();
         let parts = [
-            Tensor::f_stack(&losses, 0)?.f_to_kind(Kind::Double)?,
+            training.losses.f_to_kind(Kind::Double)?,
+            validation.losses.f_to_kind(Kind::Double)?,
             plain
-                .f_matmul(&validation.gradient)?
+                .f_matmul(&validation_gradient)?
                 .f_to_kind(Kind::Double)?,
             differences
-                .f_matmul(&validation.gradient)?
+                .f_matmul(&validation_gradient)?
                 .f_to_kind(Kind::Double)?,
             square(&plain.f_reshape([-1])?)?,
-            square(&validation.gradient)?,
+            square(&validation_gradient)?,
             square(weights)?,
         ];
         let mut parts = Vec::from(parts);

@@ -125,20 +125,31 @@ impl Network {
         Ok((loss, Some(correct)))
     }
 
-    /// Loss, number of correct predictions and flat gradient of a batch, by the engine chosen.
+    /// Losses, numbers of correct predictions and gradients of batches with the same labels, by the
+    /// engine chosen. Each batch is normalised for itself.
     pub(crate) fn differentiate(
         &self,
-        images: &Tensor,
+        batches: &[&Tensor],
         labels: &Tensor,
         reduction: Reduction,
     ) -> Result<Differentiated> {
         let Some(native) = &self.native else {
-            let (loss, correct) = self.loss(images, labels, reduction)?;
-            let gradient = self.parameters.gradient(&loss)?;
+            let mut losses = Vec::with_capacity(batches.len());
+            let mut correct = Vec::with_capacity(batches.len());
+            let mut gradients = Vec::with_capacity(batches.len());
+            for images in batches {
+                let (loss, right) = self.loss(images, labels, reduction)?;
+                gradients.push(self.parameters.gradient(&loss)?);
+                losses.push(loss.f_detach()?);
+                correct.extend(right);
+            }
             return Ok(Differentiated {
-                loss: loss.f_detach()?,
-                correct,
-                gradient,
+                losses: Tensor::f_stack(&losses, 0)?,
+                correct: match correct.is_empty() {
+                    true => None,
+                    false => Some(Tensor::f_stack(&correct, 0)?),
+                },
+                gradients: Tensor::f_stack(&gradients, 0)?,
             });
         };
         let reduce = match reduction {
@@ -147,11 +158,16 @@ impl Network {
         };
         // After a panic the buffers hold numbers as good as any: all are written before use.
         let mut native = native.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = native.differentiate(&self.parameters, images, labels, reduce)?;
+        let found = native.differentiate(&self.parameters, batches, labels, reduce)?;
+        let (losses, correct): (Vec<f64>, Vec<i64>) = found
+            .outcomes
+            .iter()
+            .map(|&(loss, correct)| (loss, correct as i64))
+            .unzip();
         Ok(Differentiated {
-            loss: Tensor::from(found.loss),
-            correct: Some(Tensor::from(found.correct as i64)),
-            gradient: found.gradient,
+            losses: Tensor::f_from_slice(&losses)?,
+            correct: Some(Tensor::f_from_slice(&correct)?),
+            gradients: found.gradients,
         })
     }
 
@@ -205,14 +221,14 @@ impl Network {
     }
 }
 
-/// What [`Network::differentiate`] gives.
+/// What [`Network::differentiate`] gives, a row for each batch.
 #[derive(Debug)]
 pub(crate) struct Differentiated {
-    pub(crate) loss: Tensor,
+    pub(crate) losses: Tensor,
     /// None for a network that gives losses instead of logits.
     pub(crate) correct: Option<Tensor>,
     /// In the order of [`Parameters::flat`].
-    pub(crate) gradient: Tensor,
+    pub(crate) gradients: Tensor,
 }
 
 impl fmt::Debug for Network {

@@ -26,6 +26,7 @@ mod tests;
 
 use std::fmt;
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::Tensor;
 
@@ -41,17 +42,18 @@ pub(super) use self::head::Reduce;
 /// A wide residual network with its threads and buffers.
 pub(super) struct Native {
     pool: ThreadPool,
-    network: WideNetwork,
+    /// Buffers for as many batches at a time as there are threads.
+    networks: Vec<WideNetwork>,
     classes: usize,
     parameters: usize,
 }
 
-/// Loss, number of correct predictions and gradient of a batch.
+/// What was found of some batches.
 pub(super) struct Differentiated {
-    pub(super) loss: f64,
-    pub(super) correct: usize,
-    /// In the order of `Parameters::flat`.
-    pub(super) gradient: Tensor,
+    /// Loss and number of correct predictions of each.
+    pub(super) outcomes: Vec<(f64, usize)>,
+    /// A row for each, in the order of `Parameters::flat`.
+    pub(super) gradients: Tensor,
 }
 
 impl Native {
@@ -80,44 +82,46 @@ impl Native {
             return Err(Error::Invalid(format!("the native engine needs {wanted}")));
         };
         let sizes = (depth as usize, width as usize, classes as usize);
-        let convolver = convolve::convolver(isa, precision);
-        Self::with_convolver(isa, sizes, threads, convolver)
+        let convolver = || convolve::convolver(isa, precision);
+        Self::with_convolvers(isa, sizes, threads, convolver)
     }
 
-    fn with_convolver(
+    fn with_convolvers(
         isa: Isa,
         (depth, width, classes): (usize, usize, usize),
         threads: usize,
-        convolver: Box<dyn convolve::Convolve + Send>,
+        convolver: impl Fn() -> Box<dyn convolve::Convolve + Send>,
     ) -> Result<Self> {
+        let threads = threads.max(1);
         let pool = ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
+            .num_threads(threads)
             .thread_name(|number| format!("network-{number}"))
             .build()
             .map_err(|error| {
                 Error::Invalid(format!("the network's threads cannot be started: {error}"))
             })?;
         let layout = Layout::new(depth, width, classes);
+        let network = || WideNetwork::new(isa, layout.clone(), classes, threads, convolver());
         Ok(Self {
             pool,
             classes,
             parameters: layout.count(),
-            network: WideNetwork::new(isa, layout, classes, threads, convolver),
+            networks: (0..threads).map(|_| network()).collect(),
         })
     }
 
+    /// Of batches with the same labels, each normalised for itself: what is found does not depend
+    /// on which others there are.
+    ///
     /// # Errors
     /// [`Error::Invalid`] when images, labels and parameters do not fit the network or each other.
     pub(super) fn differentiate(
         &mut self,
         parameters: &Parameters,
-        images: &Tensor,
+        batches: &[&Tensor],
         labels: &Tensor,
         reduce: Reduce,
     ) -> Result<Differentiated> {
-        let (height, width, labels) = self.check(images, labels)?;
-        // Images made for a search lie like this already.
-        let images = images.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         if parameters.count() != self.parameters {
             return Err(Error::Invalid(format!(
                 "{} parameters for a network of {}",
@@ -125,26 +129,52 @@ impl Native {
                 self.parameters
             )));
         }
-        let (pool, network) = (&self.pool, &mut self.network);
-        let mut found = (f64::NAN, 0);
-        let gradient = tensor::with_values(parameters.flat(), |values| {
-            tensor::with_values(&images, |images| {
-                let batch = Batch {
-                    images,
-                    height,
-                    width,
-                    labels: &labels,
-                };
-                tensor::vector(values.len(), |gradient| {
-                    found = pool.install(|| network.differentiate(values, batch, reduce, gradient));
+        let mut labels_of = Vec::with_capacity(batches.len());
+        let mut images_of = Vec::with_capacity(batches.len());
+        for images in batches {
+            labels_of.push(self.check(images, labels)?);
+            // Images made for a search lie like this already.
+            images_of.push(images.f_permute([0, 2, 3, 1])?.f_contiguous()?);
+        }
+        let batches: Vec<Batch<'_>> = images_of
+            .iter()
+            .zip(&labels_of)
+            .map(|(images, (height, width, labels))| {
+                Ok(Batch {
+                    images: tensor::values(images)?,
+                    height: *height,
+                    width: *width,
+                    labels,
                 })
             })
-        })???;
-        let (loss, correct) = found;
+            .collect::<Result<_>>()?;
+        let values = tensor::values(parameters.flat())?;
+
+        // A batch to each thread: they wait for each other once, not after every pass. A thread
+        // that is done helps the others with theirs.
+        let each = batches.len().div_ceil(self.networks.len()).max(1);
+        let (pool, networks) = (&self.pool, &mut self.networks);
+        let mut outcomes = vec![(f64::NAN, 0); batches.len()];
+        let gradients = tensor::matrix(batches.len(), values.len(), |gradients| {
+            pool.install(|| {
+                networks
+                    .par_iter_mut()
+                    .zip(batches.par_chunks(each))
+                    .zip(gradients.par_chunks_mut(each * values.len()))
+                    .zip(outcomes.par_chunks_mut(each))
+                    .for_each(|(((network, batches), gradients), outcomes)| {
+                        let gradients = gradients.chunks_exact_mut(values.len());
+                        for ((batch, gradient), outcome) in
+                            batches.iter().zip(gradients).zip(outcomes)
+                        {
+                            *outcome = network.differentiate(values, *batch, reduce, gradient);
+                        }
+                    });
+            });
+        })?;
         Ok(Differentiated {
-            loss,
-            correct,
-            gradient,
+            outcomes,
+            gradients,
         })
     }
 

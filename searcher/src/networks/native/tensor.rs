@@ -5,26 +5,33 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
-/// Calls `read` with the values of a contiguous f32 tensor on the CPU.
-pub(super) fn with_values<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+/// The values of a contiguous f32 tensor on the CPU.
+///
+/// Nobody may write to the tensor by another handle while they are borrowed: the engine calls
+/// nothing of libtorch meanwhile, and a network's step runs in one thread.
+pub(super) fn values(tensor: &Tensor) -> Result<&[f32]> {
     check(tensor)?;
     if tensor.numel() == 0 {
-        return Ok(read(&[]));
+        return Ok(&[]);
     }
     // SAFETY: the tensor holds `numel` values of f32 in a row, as has just been checked, and lives
-    // for as long as it is borrowed, which is longer than the slice. Nobody writes meanwhile: the
-    // engine calls nothing of libtorch in `read`, and a network's step runs in one thread.
-    Ok(read(unsafe {
-        std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel())
-    }))
+    // for as long as it is borrowed. Of writers see above.
+    Ok(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
-/// A new vector of `length` values that `write` fills.
-pub(super) fn vector(length: usize, write: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-    let size = i64::try_from(length)
-        .map_err(|_| Error::Invalid(format!("a vector of {length} values is too long")))?;
-    let tensor = Tensor::f_zeros([size], (Kind::Float, Device::Cpu))?;
+/// A new matrix of so many rows that `write` fills; it is handed all its values in a row, zeros.
+pub(super) fn matrix(
+    rows: usize,
+    columns: usize,
+    write: impl FnOnce(&mut [f32]),
+) -> Result<Tensor> {
+    let size = |length: usize| {
+        i64::try_from(length)
+            .map_err(|_| Error::Invalid(format!("a side of {length} values is too long")))
+    };
+    let tensor = Tensor::f_zeros([size(rows)?, size(columns)?], (Kind::Float, Device::Cpu))?;
     check(&tensor)?;
+    let length = tensor.numel();
     if length > 0 {
         // SAFETY: a fresh tensor of `length` values of f32 in a row that nobody else has.
         write(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) });
@@ -49,18 +56,21 @@ mod tests {
 
     #[test]
     fn values_cross_in_both_directions() {
-        let made = vector(3, |values| values.copy_from_slice(&[1.0, 2.0, 3.0])).unwrap();
-        assert_eq!(made, Tensor::from_slice(&[1.0f32, 2.0, 3.0]));
-        let read = with_values(&made.narrow(0, 1, 2), <[f32]>::to_vec).unwrap();
-        assert_eq!(read, [2.0, 3.0]);
-        assert_eq!(vector(0, |_| ()).unwrap().numel(), 0);
+        let made = matrix(2, 2, |values| values.copy_from_slice(&[1.0, 2.0, 3.0, 4.0])).unwrap();
+        assert_eq!(
+            made,
+            Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).view([2, 2])
+        );
+        let row = made.narrow(0, 1, 1);
+        assert_eq!(values(&row).unwrap(), [3.0, 4.0]);
+        assert_eq!(matrix(3, 0, |_| ()).unwrap().size(), [3, 0]);
     }
 
     #[test]
     fn other_tensors_are_refused() {
         let square = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
-        assert!(with_values(&square.transpose(0, 1), |_| ()).is_err());
-        assert!(with_values(&square.to_kind(Kind::Double), |_| ()).is_err());
-        assert!(with_values(&square, <[f32]>::len).is_ok());
+        assert!(values(&square.transpose(0, 1)).is_err());
+        assert!(values(&square.to_kind(Kind::Double)).is_err());
+        assert_eq!(values(&square).unwrap().len(), 6);
     }
 }

@@ -26,6 +26,13 @@ struct Case {
     labels: Tensor,
 }
 
+/// Of one batch.
+struct Found {
+    loss: f64,
+    correct: usize,
+    gradient: Tensor,
+}
+
 impl Case {
     fn new(depth: u32, width: u32, batch: i64, height: i64, side: i64) -> Self {
         let architecture = Architecture::WideResNet { depth, width };
@@ -58,19 +65,27 @@ impl Case {
 
     fn native(&self, threads: usize, reference: bool) -> Native {
         let isa = Isa::detect().expect("tests of the native engine need AVX2");
-        let convolver: Box<dyn Convolve + Send> = match reference {
-            true => Box::new(Reference),
-            false => convolve::convolver(isa, Precision::F32),
+        let convolver = || -> Box<dyn Convolve + Send> {
+            match reference {
+                true => Box::new(Reference),
+                false => convolve::convolver(isa, Precision::F32),
+            }
         };
         let sizes = (self.depth as usize, self.width as usize, CLASSES as usize);
-        Native::with_convolver(isa, sizes, threads, convolver).unwrap()
+        Native::with_convolvers(isa, sizes, threads, convolver).unwrap()
     }
 
-    fn differentiate(&self, native: &mut Native, reduce: Reduce) -> Differentiated {
+    fn differentiate(&self, native: &mut Native, reduce: Reduce) -> Found {
         let parameters = self.single.parameters();
-        native
-            .differentiate(parameters, &self.images, &self.labels, reduce)
-            .unwrap()
+        let found = native
+            .differentiate(parameters, &[&self.images], &self.labels, reduce)
+            .unwrap();
+        let (loss, correct) = found.outcomes[0];
+        Found {
+            loss,
+            correct,
+            gradient: found.gradients.view(-1),
+        }
     }
 
     /// Loss, correct predictions and gradient by autograd.
@@ -191,6 +206,42 @@ fn neither_threads_nor_earlier_batches_change_a_bit() {
 }
 
 #[test]
+fn batches_together_are_as_each_alone() {
+    let case = Case::new(10, 2, 3, 15, 14);
+    let parameters = case.single.parameters();
+    let copies: Vec<Tensor> = (0..5)
+        .map(|n| &case.images * (1.0 + 0.1 * f64::from(n)))
+        .collect();
+    let copies: Vec<&Tensor> = copies.iter().collect();
+    let alone: Vec<Differentiated> = copies
+        .iter()
+        .map(|images| {
+            let mut native = case.native(2, false);
+            native
+                .differentiate(parameters, &[images], &case.labels, Reduce::Mean)
+                .unwrap()
+        })
+        .collect();
+    for threads in [1, 2, 4, 7] {
+        let mut native = case.native(threads, false);
+        let together = native
+            .differentiate(parameters, &copies, &case.labels, Reduce::Mean)
+            .unwrap();
+        assert_eq!(together.gradients.size()[0], 5);
+        for (number, alone) in alone.iter().enumerate() {
+            assert_eq!(together.outcomes[number], alone.outcomes[0]);
+            let gradient = together.gradients.get(number as i64);
+            assert_eq!(gradient, alone.gradients.get(0), "{threads} threads");
+        }
+    }
+    let none = case
+        .native(2, false)
+        .differentiate(parameters, &[], &case.labels, Reduce::Mean)
+        .unwrap();
+    assert!(none.outcomes.is_empty() && none.gradients.numel() == 0);
+}
+
+#[test]
 fn a_network_that_has_diverged_gives_a_loss_that_is_not_finite() {
     let case = Case::new(10, 1, 2, 8, 8);
     let mut native = case.native(1, false);
@@ -213,7 +264,7 @@ fn what_does_not_fit_is_refused() {
         let labels = Tensor::from_slice(labels);
         let parameters = case.single.parameters();
         let error = native
-            .differentiate(parameters, images, &labels, Reduce::Sum)
+            .differentiate(parameters, &[images], &labels, Reduce::Sum)
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default();
