@@ -153,6 +153,8 @@ def main() -> None:
     arguments = parser().parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     methods = methods_of(arguments)
+    if not methods:
+        sys.exit("nothing to compare: --methods ddas needs policies, --ddas POLICY.json")
     common = {
         "network": arguments.network, "epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr,
         "subset": arguments.subset, "amp": arguments.amp, "device": arguments.device, "threads": arguments.threads,

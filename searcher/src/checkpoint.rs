@@ -18,7 +18,9 @@ use crate::policy_parameters::PolicyParameters;
 use crate::search::Search;
 
 /// Raised when the meaning of a tensor changes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+/// Read, too, but for TorchScript modules.
+const WITHOUT_MODULES: i64 = 3;
 
 impl Search {
     /// Writes the state between two steps; the file is the old one or the new one, never a part.
@@ -121,7 +123,7 @@ impl Search {
             |name: &str| -> Result<Vec<f64>> { Ok(Vec::try_from(tensor(name, Kind::Double)?)?) };
         let numbers: Vec<i64> = Vec::try_from(tensor("numbers", Kind::Int64)?)?;
         let [
-            VERSION,
+            ref version @ (WITHOUT_MODULES | VERSION),
             total_steps,
             operation_steps,
             steps,
@@ -199,6 +201,13 @@ impl Search {
             return Err(fail("its epoch is for another search space".to_owned()));
         }
 
+        // Builds before kept the weights of a module's convolutions in another order.
+        if tensors.contains_key("module") && *version < VERSION {
+            return Err(fail(
+                "was written by an older build, for a TorchScript module; start a new run"
+                    .to_owned(),
+            ));
+        }
         if tensors.contains_key("module") {
             let module: Vec<u8> = Vec::try_from(tensor("module", Kind::Uint8)?)?;
             self.network.restore_module(&module)?;

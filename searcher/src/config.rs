@@ -324,9 +324,10 @@ impl Config {
         )?;
         let total = self.total_probability;
         require(
-            total > 0.0 && total < 1.0,
+            total > 0.0 && total < 1.0
+                || (0.0..=1.0).contains(&total) && !self.learn_total_probability,
             "total_probability",
-            "between 0 and 1",
+            "above 0 and below 1 (0 and 1, too, where it is fixed)",
             &total,
         )?;
         let momentum = self.momentum;
@@ -374,7 +375,8 @@ impl Config {
     pub fn steps_cost_the_same(&self, other: &Self) -> bool {
         let work = |config: &Self| {
             let sizes = (config.train_batch, config.validation_batch, config.branches);
-            let network = (config.network.clone(), config.precision, config.engine);
+            // The engine is that of the machine, where the settings leave it to be chosen.
+            let network = (config.network.clone(), config.precision);
             (network, config.image_size, config.crop, sizes)
         };
         work(self) == work(other)

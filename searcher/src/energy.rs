@@ -12,12 +12,15 @@ const POWERCAP: &str = "/sys/class/powercap";
 ///
 /// // None without counters, or without the right to read them.
 /// if let Some(mut meter) = EnergyMeter::start() {
+///     meter.read(); // every few seconds
 ///     assert!(meter.joules() >= 0.0);
 /// }
 /// ```
 #[derive(Debug)]
 pub struct EnergyMeter {
     packages: Vec<Package>,
+    /// Read and not yet told.
+    joules: f64,
 }
 
 #[derive(Debug)]
@@ -52,13 +55,15 @@ impl EnergyMeter {
                 });
             }
         }
-        (!packages.is_empty()).then_some(Self { packages })
+        (!packages.is_empty()).then_some(Self {
+            packages,
+            joules: 0.0,
+        })
     }
 
-    /// Joules since the last call or the start. Counters begin anew after some ten minutes to
-    /// hours: to be called more often than that.
-    pub fn joules(&mut self) -> f64 {
-        let mut total = 0.0;
+    /// Reads the counters. They begin anew after some ten minutes to hours, and twice in between
+    /// goes unnoticed: to be called more often than that.
+    pub fn read(&mut self) {
         for package in &mut self.packages {
             let Some(now) = read(&package.counter) else {
                 continue;
@@ -67,10 +72,15 @@ impl EnergyMeter {
                 Some(passed) => passed,
                 None => now + package.range.saturating_sub(package.last),
             };
-            total += passed as f64 / 1e6;
+            self.joules += passed as f64 / 1e6;
             package.last = now;
         }
-        total
+    }
+
+    /// Joules since the last call or the start.
+    pub fn joules(&mut self) -> f64 {
+        self.read();
+        std::mem::take(&mut self.joules)
     }
 }
 
@@ -99,7 +109,10 @@ mod tests {
         write("intel-rapl:0", 3_500_000);
         write("intel-rapl:1", 500_000);
         write("intel-rapl:0:0", 7_000_000);
-        assert_eq!(meter.joules(), 2.5 + 1.5);
+        meter.read();
+        write("intel-rapl:0", 500_000); // once more from the start: seen, for it was read
+        write("intel-rapl:1", 400_000);
+        assert_eq!(meter.joules(), 2.5 + 1.5 + 7.0 + 9.9);
         assert_eq!(meter.joules(), 0.0);
         assert!(EnergyMeter::start_in(&folder.path().join("nowhere")).is_none());
     }

@@ -78,7 +78,7 @@ pub fn prepare_libtorch(choice: DeviceChoice, threads: usize) -> Result<Device> 
             load_cuda().map_err(|reason| {
                 fail(format!(
                     "libtorch's CUDA part cannot be loaded ({reason}); install the full PyTorch \
-                     wheel, or use --device cpu"
+                     wheel, or search with --device cpu"
                 ))
             })?;
             let devices = tch::Cuda::device_count();

@@ -30,6 +30,9 @@ pub struct BranchWeights {
     pub shares: Vec<f64>,
 }
 
+/// A logit at which the sigmoid is exactly 1, and at its negative exactly 0.
+const SATURATED: f64 = 800.0;
+
 impl PolicyParameters {
     /// Takes both kinds of logits as they are.
     ///
@@ -60,16 +63,23 @@ impl PolicyParameters {
 
     /// All `operations` equally probable, with a given total probability: where a search begins.
     ///
+    /// At 0 and 1 the total probability has no gradient: it stays there.
+    ///
     /// # Errors
-    /// [`Error::Invalid`] when `operations` is 0 or `total_probability` is not strictly between 0 and 1.
+    /// [`Error::Invalid`] when `operations` is 0 or `total_probability` is not from 0 to 1.
     pub fn uniform(operations: usize, total_probability: f64) -> Result<Self> {
-        if !(total_probability > 0.0 && total_probability < 1.0) {
-            return Err(Error::Invalid(format!(
-                "the initial total probability must lie strictly between 0 and 1, not {total_probability}"
-            )));
-        }
-        let odds = total_probability / (1.0 - total_probability);
-        Self::new(odds.ln(), vec![0.0; operations])
+        let logit = match total_probability {
+            // Finite, and so far out that the sigmoid is 0 and 1 in f64.
+            0.0 => -SATURATED,
+            1.0 => SATURATED,
+            total if total > 0.0 && total < 1.0 => (total / (1.0 - total)).ln(),
+            other => {
+                return Err(Error::Invalid(format!(
+                    "the initial total probability must lie from 0 to 1, not {other}"
+                )));
+            }
+        };
+        Self::new(logit, vec![0.0; operations])
     }
 
     /// Logit of the total probability.
@@ -211,11 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn a_total_probability_of_nothing_or_all_is_exact() {
+        for total in [0.0, 1.0] {
+            let parameters = PolicyParameters::uniform(3, total).unwrap();
+            assert_eq!(parameters.total_probability(), total);
+            assert!(parameters.total_logit().is_finite());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_a_policy_is_refused() {
         assert!(PolicyParameters::new(0.0, vec![]).is_err());
         assert!(PolicyParameters::new(f64::NAN, vec![0.0]).is_err());
         assert!(PolicyParameters::new(0.0, vec![0.0, f64::INFINITY]).is_err());
-        for total in [0.0, 1.0, -0.1, f64::NAN] {
+        for total in [1.1, -0.1, f64::NAN] {
             assert!(PolicyParameters::uniform(3, total).is_err(), "{total}");
         }
         let parameters = PolicyParameters::uniform(3, 0.5).unwrap();

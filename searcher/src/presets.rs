@@ -22,7 +22,7 @@ impl Config {
     /// `cifar10` and `cifar100` carry the paper's settings: WRN-40-2, 2,000 + 2,000 samples, 20
     /// epochs, three branches. `sanity` is the paper's section 4.1: the same with validation
     /// images turned by 90 degrees and a search space that can turn images by 90 degrees.
-    /// `imagenet` is ResNet-18 on 120 classes of 50 + 20 images, 40 epochs, two branches. Those
+    /// `imagenet` is ResNet-18 on 120 classes of 50 + 10 images, 40 epochs, two branches. Those
     /// that end in `-released` carry the settings of the authors' code where they differ.
     ///
     /// # Errors
@@ -113,6 +113,7 @@ impl Config {
                 Ok(match name {
                     "imagenet" => imagenet,
                     _ => Self {
+                        validation_samples: 2400,
                         train_batch: 64,
                         branches: 3,
                         exploit_probability: 1e-4,

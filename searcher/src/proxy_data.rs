@@ -77,14 +77,14 @@ impl ProxyData {
         let reader = dataset.reader()?;
         let classes = dataset.classes().len();
         let mut labels = Vec::new();
-        for index in 0..dataset.len() {
-            let label = reader.get(index)?.label;
-            if usize::try_from(label).map_or(true, |label| label >= classes) {
-                return Err(fail(format!(
-                    "sample {index} has label {label}, but there are {classes} classes"
-                )));
-            }
-            labels.push(label);
+        // Without reading the images: of a large dataset most are never drawn.
+        reader.for_each_label(&mut |_, label| labels.push(label))?;
+        let known = |&label: &i64| usize::try_from(label).is_ok_and(|label| label < classes);
+        if let Some(index) = labels.iter().position(|label| !known(label)) {
+            return Err(fail(format!(
+                "sample {index} has label {}, but there are {classes} classes",
+                labels[index]
+            )));
         }
         let (train, validation) = (config.train_samples, config.validation_samples);
         let (chosen, split) = match config.classes {

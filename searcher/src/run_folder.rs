@@ -38,6 +38,10 @@ pub struct RunRecord {
     /// built in. A run is not resumed with another network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_hash: Option<String>,
+    /// XXH3-64 of the file that the search space was read from, hexadecimal; none for one known by
+    /// name. A run is not resumed with another search space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_space_hash: Option<String>,
     /// Every setting.
     pub settings: Config,
 }
@@ -381,6 +385,7 @@ mod tests {
             device: "cpu".to_owned(),
             threads: 2,
             network_hash: None,
+            search_space_hash: None,
             settings: Config::preset("cifar10").unwrap(),
         }
     }

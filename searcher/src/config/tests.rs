@@ -200,6 +200,9 @@ fn the_cost_of_a_step_ignores_how_many_there_are() {
     short.set("train_samples=320").unwrap();
     assert_eq!(short.steps(), 10);
     assert!(short.steps_cost_the_same(&preset));
+    // As in a run, whose engine has been chosen.
+    short.engine = Engine::Native;
+    assert!(short.steps_cost_the_same(&preset));
     short.set("branches=2").unwrap();
     assert!(!short.steps_cost_the_same(&preset));
 }

@@ -225,7 +225,11 @@ fn open(path: &Path, bytes: &[u8], device: Device) -> Result<(CModule, Parameter
             ),
         ));
     }
-    Ok((module, Parameters::adopt(trainable)?))
+    let parameters = Parameters::adopt(trainable).map_err(|error| match error {
+        Error::Invalid(problem) => fail(path, problem),
+        other => other,
+    })?;
+    Ok((module, parameters))
 }
 
 /// The line of libtorch's message that says what went wrong.
@@ -238,4 +242,40 @@ fn cause(error: &tch::TchError) -> String {
         .or_else(|| text.lines().next())
         .unwrap_or_default();
     line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `tests/modules/make.py`.
+    fn load(name: &str) -> (Module, Parameters) {
+        let path = format!("{}/tests/modules/{name}.pt", env!("CARGO_MANIFEST_DIR"));
+        let bytes = fs::read(&path).unwrap();
+        Module::load(Path::new(&path), &bytes, 2, 12, Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_parameter_with_two_names_counts_once_and_filters_keep_their_order() {
+        let (module, parameters) = load("tied");
+        // A 6 x 6 matrix under two names, filters of 6 x 3 x 4 x 4, a linear layer to 2.
+        assert_eq!(parameters.count(), 36 + 288 + 12 + 2);
+        let images = Tensor::rand([4, 3, 12, 12], (Kind::Float, Device::Cpu));
+        let Output::Logits(before) = module.forward(&images, None).unwrap() else {
+            panic!("gives logits");
+        };
+        // Moved through the vector, the module moves.
+        let gradient = parameters.gradient(&before.sum(Kind::Float)).unwrap();
+        let step = 1e-3;
+        tch::no_grad(|| {
+            let mut flat = parameters.flat().shallow_clone();
+            let _ = flat.f_sub_(&(&gradient * step)).unwrap();
+        });
+        let Output::Logits(after) = module.forward(&images, None).unwrap() else {
+            panic!("gives logits");
+        };
+        let moved = (before - after).sum(Kind::Float).double_value(&[]) / step;
+        let wanted = gradient.square().sum(Kind::Float).double_value(&[]);
+        assert!((moved / wanted - 1.0).abs() < 0.05, "{moved} {wanted}");
+    }
 }

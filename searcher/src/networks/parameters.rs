@@ -27,6 +27,16 @@ struct Parameter {
 pub struct Parameters {
     flat: Tensor,
     parameters: Vec<Parameter>,
+    order: Order,
+}
+
+/// How the weights of convolutions lie in the flat vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Output x height x width x input: the networks of this crate.
+    ChannelsLast,
+    /// As their indices say: modules of the user's, which may view a weight in another shape.
+    Contiguous,
 }
 
 impl Parameters {
@@ -43,7 +53,8 @@ impl Parameters {
     }
 
     /// The vector that all parameters share, of [`Parameters::count`] values. Convolution
-    /// weights lie in it as output x height x width x input.
+    /// weights lie in it as output x height x width x input, those of a TorchScript module as
+    /// output x input x height x width.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
@@ -60,7 +71,7 @@ impl Parameters {
             .iter()
             .zip(&inputs)
             .map(|(gradient, parameter)| match gradient.defined() {
-                true => storage_order(gradient),
+                true => self.order.flatten(gradient),
                 // The loss does not depend on it.
                 false => Ok(parameter.f_zeros_like()?.f_detach()?.f_reshape([-1])?),
             })
@@ -92,22 +103,44 @@ impl Parameters {
 
 impl Parameters {
     /// Moves the memory of parameters that another owner holds (a TorchScript module) into one
-    /// vector; they stay its parameters.
+    /// vector; they stay its parameters. One that has several names is taken once.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when two different ones share memory.
     pub(super) fn adopt(named: Vec<(String, Tensor)>) -> Result<Self> {
+        let order = Order::Contiguous;
         tch::no_grad(|| {
-            let flattened = named
+            let mut parameters: Vec<Parameter> = Vec::with_capacity(named.len());
+            let mut others: Vec<(usize, Parameter)> = Vec::new();
+            for (name, tensor) in named {
+                let same = |known: &Parameter| {
+                    tensor.numel() > 0 && known.tensor.data_ptr() == tensor.data_ptr()
+                };
+                match parameters.iter().position(same) {
+                    None => parameters.push(Parameter { name, tensor }),
+                    Some(known) => others.push((known, Parameter { name, tensor })),
+                }
+            }
+            let flattened = parameters
                 .iter()
-                .map(|(_, tensor)| storage_order(&tensor.f_detach()?))
+                .map(|parameter| order.flatten(&parameter.tensor.f_detach()?))
                 .collect::<Result<Vec<_>>>()?;
-            let parameters = named
-                .into_iter()
-                .map(|(name, tensor)| Parameter { name, tensor })
-                .collect();
             let adopted = Self {
                 flat: Tensor::f_cat(&flattened, 0)?,
                 parameters,
+                order,
             };
             adopted.attach_views()?;
+            // Another name of a parameter has moved along with it.
+            for (known, other) in others {
+                let known = &adopted.parameters[known];
+                if known.tensor.data_ptr() != other.tensor.data_ptr() {
+                    return Err(Error::Invalid(format!(
+                        "parameters `{}` and `{}` share memory without being the same",
+                        known.name, other.name
+                    )));
+                }
+            }
             Ok(adopted)
         })
     }
@@ -119,7 +152,9 @@ impl Parameters {
             for parameter in &self.parameters {
                 let shape = parameter.tensor.size();
                 let length: i64 = shape.iter().product();
-                let view = view(&self.flat.f_narrow(0, offset, length)?, &shape)?;
+                let view = self
+                    .order
+                    .view(&self.flat.f_narrow(0, offset, length)?, &shape)?;
                 parameter.tensor.shallow_clone().f_set_data(&view)?;
                 offset += length;
             }
@@ -141,23 +176,24 @@ impl Parameters {
     }
 }
 
-/// A part of the flat vector in the shape of a parameter.
-fn view(vector: &Tensor, shape: &[i64]) -> Result<Tensor> {
-    Ok(match *shape {
-        [outputs, inputs, height, width] => vector
-            .f_view([outputs, height, width, inputs])?
-            .f_permute([0, 3, 1, 2])?,
-        _ => vector.f_view(shape)?,
-    })
-}
+impl Order {
+    /// A part of the flat vector in the shape of a parameter.
+    fn view(self, vector: &Tensor, shape: &[i64]) -> Result<Tensor> {
+        Ok(match (self, shape) {
+            (Self::ChannelsLast, &[outputs, inputs, height, width]) => vector
+                .f_view([outputs, height, width, inputs])?
+                .f_permute([0, 3, 1, 2])?,
+            _ => vector.f_view(shape)?,
+        })
+    }
 
-/// A parameter or its gradient as a vector in the order in which [`Parameters::flat`] holds it.
-fn storage_order(tensor: &Tensor) -> Result<Tensor> {
-    let vector = match tensor.dim() {
-        4 => tensor.f_permute([0, 2, 3, 1])?.f_reshape([-1])?,
-        _ => tensor.f_reshape([-1])?,
-    };
-    Ok(vector)
+    /// A parameter or its gradient as a vector in the order in which [`Parameters::flat`] holds it.
+    fn flatten(self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(match (self, tensor.dim()) {
+            (Self::ChannelsLast, 4) => tensor.f_permute([0, 2, 3, 1])?.f_reshape([-1])?,
+            _ => tensor.f_reshape([-1])?,
+        })
+    }
 }
 
 /// What a layer draws its initial values from.
@@ -259,12 +295,13 @@ impl Builder {
         let flat = Tensor::f_from_slice(&values)?
             .f_to_kind(kind)?
             .f_to_device(device)?;
+        let order = Order::ChannelsLast;
         let mut parameters = Vec::with_capacity(self.requests.len());
         let mut offset = 0;
         for request in self.requests {
             let length: i64 = request.shape.iter().product();
             let vector = flat.f_narrow(0, offset, length)?;
-            let view = view(&vector, &request.shape)?;
+            let view = order.view(&vector, &request.shape)?;
             let tensor = view.f_detach()?.f_set_requires_grad(true)?;
             parameters.push(Parameter {
                 name: request.name,
@@ -272,7 +309,11 @@ impl Builder {
             });
             offset += length;
         }
-        Ok(Parameters { flat, parameters })
+        Ok(Parameters {
+            flat,
+            parameters,
+            order,
+        })
     }
 }
 

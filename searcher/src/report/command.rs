@@ -131,6 +131,7 @@ mod tests {
             device: "cpu".to_owned(),
             threads: 1,
             network_hash: None,
+            search_space_hash: None,
             settings: Config::preset("sanity").unwrap(),
         }
     }

@@ -169,6 +169,7 @@ mod tests {
             device: "cpu".to_owned(),
             threads: 2,
             network_hash: None,
+            search_space_hash: None,
             settings: Config::preset("sanity").unwrap(),
         }
     }

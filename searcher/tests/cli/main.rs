@@ -129,6 +129,24 @@ fn a_run_leaves_policy_metrics_settings_and_report() {
 }
 
 #[test]
+fn the_total_probability_may_be_fixed_at_its_ends() {
+    let fixture = Fixture::new();
+    for (fixed, wanted) in [("0", 0.0), ("0.6", 0.6), ("1", 1.0)] {
+        let arguments = ["--fix-total-probability", fixed, "--overwrite"];
+        let output = finish(fixture.run(&arguments));
+        assert!(output.status.success(), "{}", stderr(&output));
+        let policy = Policy::read(&fixture.path("policy.json")).unwrap();
+        for snapshot in policy.snapshots() {
+            assert!((snapshot.total_probability() - wanted).abs() < 1e-15);
+        }
+        let learned = policy.snapshots().last().unwrap().operation_probabilities();
+        let uniform = 1.0 / learned.len() as f64;
+        let moved = learned.iter().any(|p| (p - uniform).abs() > 1e-6);
+        assert_eq!(moved, wanted > 0.0, "{fixed}");
+    }
+}
+
+#[test]
 fn a_search_that_diverges_at_once_says_what_to_do_and_leaves_no_policy() {
     let fixture = Fixture::new();
     let output = finish(fixture.run(&["--set", "learning_rate=1e30", "-o", "diverged.json"]));
@@ -168,8 +186,13 @@ fn wrong_input_ends_in_one_clear_message() {
             "holds 96 samples",
         ),
         (
-            finish(fixture.run(&["--search-space", "none.json"])),
-            "paper68",
+            finish(fixture.run(&["--search-space", "folder.txt"])),
+            "folder.txt: ",
+        ),
+        (finish(fixture.run(&["-o", "."])), "is a folder; --output"),
+        (
+            finish(fixture.run(&["-o", "nowhere/policy.json"])),
+            "create it first",
         ),
         (with(&["check-step", "nowhere"]), "cannot open"),
         (with(&["check-step", "."]), "not a file"),
@@ -191,6 +214,18 @@ fn wrong_input_ends_in_one_clear_message() {
         (finish(fixture.run(&["--set", "epoch=3"])), "the keys are"),
         (finish(fixture.run(&["--set", "epochs=0"])), "epochs"),
         (finish(fixture.run(&["--model", "vgg"])), "wrn-DEPTH-WIDTH"),
+        (
+            finish(fixture.run(&["--search-space", "none.json"])),
+            "paper68",
+        ),
+        (
+            finish(fixture.run(&["--fix-total-probability", "1.5"])),
+            "(0 and 1, too, where it is fixed)",
+        ),
+        (
+            finish(fixture.run(&["--set", "total_probability=1"])),
+            "above 0 and below 1",
+        ),
         (
             with(&["check-step", "folder.txt", "--tolerance", "nan"]),
             "expected a number from 0",

@@ -18,6 +18,7 @@ fn modules_of_the_user_are_searched_with_and_survive_a_kill() {
         ("convolutions", "epochs=30"),
         ("losses", "epochs=3"),
         ("traced", "epochs=2"),
+        ("tied", "epochs=2"),
     ] {
         let model = module(name);
         let output = format!("{name}.json");

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ddas_formats::Policy;
@@ -31,6 +31,11 @@ fn interrupt_command(
     signal: &str,
 ) -> Output {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    signal_at(fixture, &mut child, run_dir, steps, signal);
+    child.wait_with_output().unwrap()
+}
+
+fn signal_at(fixture: &Fixture, child: &mut Child, run_dir: &str, steps: usize, signal: &str) {
     let metrics = fixture.path(run_dir).join("metrics.jsonl");
     let deadline = Instant::now() + Duration::from_secs(300);
     loop {
@@ -45,7 +50,6 @@ fn interrupt_command(
     let id = child.id().to_string();
     let sent = Command::new("kill").args([signal, &id]).status().unwrap();
     assert!(sent.success());
-    child.wait_with_output().unwrap()
 }
 
 /// Kills the process when the metrics hold `lines` lines and a moment more has passed.
@@ -183,6 +187,64 @@ fn ctrl_c_leaves_the_policy_of_the_finished_epochs() {
         let policy = Policy::read(&fixture.path("stopped.json")).unwrap();
         assert!((2..1000).contains(&policy.snapshots().len()));
     }
+}
+
+/// Ctrl-C in `ddas-search ... 2>&1 | tee log` ends `tee`, too.
+#[test]
+fn a_stop_with_nobody_listening_leaves_the_policy_all_the_same() {
+    let fixture = Fixture::new();
+    let arguments = ["--set", "epochs=1000", "-o", "stopped.json"];
+    let mut child = fixture
+        .run(&arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    signal_at(&fixture, &mut child, "stopped-run", 16, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let policy = Policy::read(&fixture.path("stopped.json")).unwrap();
+    assert!((2..1000).contains(&policy.snapshots().len()));
+    assert!(fixture.path("stopped-run/report.html").exists());
+
+    // The same of a disk that is full.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = fixture.run(&[]).stderr(full).status().unwrap();
+    assert!(status.success());
+    assert!(fixture.path("policy.json").exists());
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_search_space_alone() {
+    let fixture = Fixture::new();
+    let space = |kind: &str| {
+        format!(
+            r#"{{"name": "mine", "draws_per_sample": 2, "operations": [
+            {{"kind": "Identity"}}, {{"kind": "{kind}"}}, {{"kind": "FlipLR"}}]}}"#
+        )
+    };
+    let file = fixture.path("space.json");
+    std::fs::write(&file, space("Invert")).unwrap();
+    let long = ["--search-space", "space.json", "--set", "epochs=1000"];
+    let arguments = [&long[..], &["-o", "stopped.json"]].concat();
+    interrupt(&fixture, &arguments, "stopped-run", 10, "-TERM");
+    std::fs::write(&file, space("FlipUD")).unwrap();
+    let changed = finish(fixture.command(&["resume", "stopped-run"]));
+    let text = stderr(&changed);
+    assert_eq!(changed.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("no longer the search space of this run"),
+        "{text}"
+    );
+    std::fs::write(&file, space("Invert")).unwrap();
+    interrupt_command(
+        &fixture,
+        fixture.command(&["resume", "stopped-run"]),
+        "stopped-run",
+        200,
+        "-TERM",
+    );
+    let policy = Policy::read(&fixture.path("stopped.json")).unwrap();
+    assert_eq!(policy.search_space().entries()[1].label(), "Invert");
 }
 
 #[test]

@@ -48,6 +48,24 @@ class Losses(nn.Module):
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
 
 
+class Tied(nn.Module):
+    """A weight under two names, and a filter that is viewed as a matrix: its order in memory matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 6, bias=False)
+        self.second = nn.Linear(6, 6, bias=False)
+        self.second.weight = self.first.weight
+        self.filter = nn.Parameter(torch.randn(6, 3, 4, 4) / 7)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, images):
+        rows = self.filter.view(6, -1)
+        filter = self.filter / rows.square().sum(dim=1).sqrt().view(6, 1, 1, 1)
+        x = functional.conv2d(images, filter, stride=4).mean(dim=(2, 3))
+        return self.last(self.second(functional.relu(self.first(x))))
+
+
 class Constant(nn.Module):
     """Its logits depend on nothing: gradients of exactly 0."""
 
@@ -126,6 +144,7 @@ def main():
     frozen = Classes()
     frozen.requires_grad_(False)
     save(torch.jit.script(frozen), folder / "untrainable.pt")
+    save(torch.jit.script(Tied()), folder / "tied.pt")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME|FILE.pt")]
     pub(crate) model: Option<String>,
 
-    /// Decides the split, the initial weights and every draw [default: 0].
+    /// Decides the split, the initial weights and every draw [default: the preset's: 0, or 20 for
+    /// `-released`].
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
 

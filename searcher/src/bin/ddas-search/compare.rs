@@ -1,13 +1,13 @@
 //! `compare`.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use ddas_formats::Policy;
 use ddas_search::{Agreement, RankCorrelation, agreement};
 
 use crate::args::CompareArgs;
+use crate::output::print;
 
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let policies = args
@@ -27,11 +27,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         true => json(args, &pairs)?,
         false => text(args, &policies, &pairs),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.context("cannot write the comparison")?,
-    }
+    print(&text)?;
     match args.min_rho {
         Some(wanted) => judge(args, &pairs, wanted),
         None => Ok(()),

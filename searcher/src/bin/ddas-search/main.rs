@@ -3,15 +3,16 @@
 mod args;
 mod check;
 mod compare;
+mod output;
 mod progress;
 mod run;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Args, Command, Usage};
+use output::say;
 
 fn main() -> ExitCode {
     // Wrong usage ends here with status 2.
@@ -26,8 +27,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A closed standard error is no reason to panic.
-            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
+            say(format_args!("error: {}", one_line(&error)));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }

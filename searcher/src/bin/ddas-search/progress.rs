@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use ddas_search::{Config, EpochReport, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::say;
+
 /// Steps left out of the measurement: the first one warms caches and code up.
 const WARM_UP: usize = 1;
 /// Steps after which the first estimate is given.
@@ -81,7 +83,7 @@ impl Progress {
             }
             None if self.seconds.len() == 1 || self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                eprintln!("{text}");
+                say(text);
             }
             None => {}
         }
@@ -167,7 +169,7 @@ impl Progress {
     fn print(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => say(text),
         }
     }
 }

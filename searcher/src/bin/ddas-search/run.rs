@@ -14,10 +14,12 @@ use ddas_search::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::args::{ReportArgs, ResumeArgs, RunArgs, Usage};
+use crate::output::{print, say};
 use crate::progress::{Estimate, Progress};
 
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let config = resolve(args)?;
+    check_output(&args.output)?;
     let dataset = Dataset::open(&args.dataset)?;
     let device = prepare_libtorch(args.machine.device, args.machine.threads)?;
     let data = ProxyData::load(&dataset, &config)?;
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         device: device_name(device),
         threads: u32::try_from(tch::get_num_threads()).unwrap_or(1),
         network_hash: network_hash(&config)?,
+        search_space_hash: search_space_hash(&config)?,
         settings: config,
     };
     let search = Search::new(Arc::new(data), &record.settings, device)?;
@@ -60,6 +63,16 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
             record.settings.network
         );
     }
+    // Runs of builds before do not know theirs.
+    if record.search_space_hash.is_some()
+        && search_space_hash(&record.settings)? != record.search_space_hash
+    {
+        bail!(
+            "{} is no longer the search space of this run; put it back or start a new run",
+            record.settings.search_space
+        );
+    }
+    check_output(&record.output)?;
     let device: DeviceChoice = record.device.parse()?;
     let device = prepare_libtorch(device, record.threads as usize)?;
     let data = ProxyData::load(&dataset, &record.settings)?;
@@ -67,12 +80,12 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
     if folder.checkpoint().exists() {
         search.restore_checkpoint(&folder.checkpoint())?;
     }
-    eprintln!(
+    say(format_args!(
         "{} of {} epochs and {} steps of the next are done",
         search.snapshots().len(),
         record.settings.epochs,
         search.steps_done()
-    );
+    ));
     go(search, &folder, &record)
 }
 
@@ -80,8 +93,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
     let (folder, record) = RunFolder::open(&args.run_dir)?;
     let output = args.output.clone().unwrap_or_else(|| folder.report());
     write_report(&folder, &record, &output)?;
-    println!("{}", output.display());
-    Ok(())
+    print(&format!("{}\n", output.display()))
 }
 
 /// The preset with every change applied, checked before anything is read or written.
@@ -108,20 +120,54 @@ fn resolve(args: &RunArgs) -> Result<Config> {
         config.network = absolute(&path)?.display().to_string();
     }
     let space = Path::new(&config.search_space);
-    if !SearchSpace::NAMES.contains(&config.search_space.as_str()) && space.is_file() {
-        config.search_space = absolute(space)?.display().to_string();
+    match SearchSpace::NAMES.contains(&config.search_space.as_str()) {
+        false if space.is_file() => {
+            config.search_space = absolute(space)?.display().to_string();
+            config.resolve_search_space()?;
+        }
+        _ => drop(config.resolve_search_space().map_err(Usage)?),
     }
-    config.resolve_search_space()?;
     Ok(config)
+}
+
+/// The place of the policy, looked at before hours are spent on it.
+fn check_output(output: &Path) -> Result<()> {
+    let output = absolute(output)?;
+    if output.is_dir() {
+        bail!(
+            "{} is a folder; --output takes the name of a file",
+            output.display()
+        );
+    }
+    match output.parent() {
+        Some(folder) if !folder.is_dir() => bail!(
+            "{}: there is no folder {}; create it first",
+            output.display(),
+            folder.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// XXH3-64 of the network's file, where it comes from one.
 fn network_hash(config: &Config) -> Result<Option<String>> {
-    let NetworkChoice::Module(path) = config.network.parse()? else {
-        return Ok(None);
-    };
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(format!("{:016x}", xxh3_64(&bytes))))
+    match config.network.parse()? {
+        NetworkChoice::Module(path) => hash_of(&path).map(Some),
+        NetworkChoice::BuiltIn(_) => Ok(None),
+    }
+}
+
+/// The same of the search space's file.
+fn search_space_hash(config: &Config) -> Result<Option<String>> {
+    match SearchSpace::NAMES.contains(&config.search_space.as_str()) {
+        true => Ok(None),
+        false => hash_of(Path::new(&config.search_space)).map(Some),
+    }
+}
+
+fn hash_of(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(format!("{:016x}", xxh3_64(&bytes)))
 }
 
 /// Runs what is left of a search, and writes what it found however it ends.
@@ -134,7 +180,7 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
     };
     let (first_epoch, first_step) = (search.snapshots().len() as u32, search.steps_done());
     let steps = search.steps_per_epoch();
-    eprintln!(
+    say(format_args!(
         "search: preset {}, {}, {} operations ({}), {} epochs of {} steps, {}, seed {}",
         record.preset,
         config.network,
@@ -144,7 +190,7 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
         steps,
         machine,
         config.seed
-    );
+    ));
     let estimate = Estimate {
         preset: record.preset.clone(),
         settings: config.clone(),
@@ -183,19 +229,24 @@ fn go(mut search: Search, folder: &RunFolder, record: &RunRecord) -> Result<()> 
             reason,
         })?;
     }
-    observer.progress.finish();
-
     // What a search that diverged in its first epoch has is nothing to train with.
     let usable = finished > 0 || matches!(ending, Ok(Ending::Stopped));
     if usable {
+        // In the folder first: what was found is kept even where the output cannot be written.
         let policy = policy_of(&search, record)?;
-        policy.write(&record.output)?;
-        if finished == 0 {
-            policy.write(&folder.policy())?;
-        }
+        policy.write(&folder.policy())?;
         write_report(folder, record, &folder.report())?;
-        eprintln!("policy: {}", record.output.display());
-        eprintln!("report: {}", folder.report().display());
+        policy.write(&record.output).with_context(|| {
+            format!(
+                "the policy is in {}, but could not be written where it was wanted",
+                folder.policy().display()
+            )
+        })?;
+    }
+    observer.progress.finish();
+    if usable {
+        say(format_args!("policy: {}", record.output.display()));
+        say(format_args!("report: {}", folder.report().display()));
     }
     let resume = format!("ddas-search resume {}", folder.path().display());
     match ending {
@@ -242,6 +293,9 @@ impl Observer for Recorder<'_> {
     fn step(&mut self, report: &StepReport) -> ddas_search::Result<()> {
         self.metrics.write(&Metric::step(report))?;
         self.progress.step(report);
+        if let Some(energy) = &mut self.energy {
+            energy.read();
+        }
         Ok(())
     }
 
