@@ -159,9 +159,23 @@ fn unknown_and_held_daemon_names_are_reported() {
     // None of this has disturbed it.
     sandbox.run("consume held").succeeded();
     holder.end().succeeded();
-    sandbox
-        .run("serve noise.lmdb --name no/slash --recipe cifar --epochs 1 --batch-size 8")
-        .failed(1, &["no/slash"]);
+}
+
+#[test]
+fn names_that_no_daemon_can_have_are_wrong_usage() {
+    let sandbox = Sandbox::new();
+    sandbox.dataset("noise.lmdb", 20);
+    let serve = "serve noise.lmdb --recipe cifar --epochs 1 --batch-size 8 --name";
+    for name in ["a b", "no/slash", ".hidden"] {
+        for command in [serve, "consume", "status", "top"] {
+            let words = command.split(' ').chain([name]);
+            let ended = sandbox.command(words).output().unwrap();
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(2), "{command} {name}: {said}");
+            let expected = format!("bad daemon name `{name}`: expected 1 to 64");
+            assert!(said.contains(&expected), "{command} {name}: {said}");
+        }
+    }
 }
 
 #[test]
@@ -175,8 +189,30 @@ fn runs_that_cannot_be_are_refused_with_what_could() {
     };
     serve("--batch-size 12 --world-size 5").failed(2, &["legal world sizes: 1, 2, 3, 4, 6, 12"]);
     serve("--batch-size 64 --last drop").failed(1, &["20 samples", "64"]);
-    serve("--batch-size 8 --start 3:0").failed(1, &["cannot start at 3:0"]);
+    serve("--batch-size 8 --start 3:0").failed(2, &["cannot start at 3:0", "epochs 0 to 2"]);
+    // In a longer dataset there would be such a step.
     serve("--batch-size 8 --start 0:3").failed(1, &["cannot start at 0:3", "steps 0 to 2"]);
+    sandbox
+        .run("bench noise.lmdb --recipe cifar --epochs 5 --start 5:0 --batch-size 8")
+        .failed(2, &["cannot start at 5:0"]);
+    let mixing = format!(
+        "{}\n[mix]\nmixup = {{ alpha = 0.4 }}\n",
+        sandbox.run("recipe show cifar").succeeded()
+    );
+    fs::write(sandbox.path("mixing.toml"), mixing).unwrap();
+    for (batch, legal) in [
+        ("--batch-size 7", "none, take an even batch size"),
+        (
+            "--batch-size 12 --world-size 4",
+            "legal world sizes: 1, 2, 3, 6",
+        ),
+    ] {
+        sandbox
+            .run(&format!(
+                "serve noise.lmdb --name run --recipe mixing.toml --epochs 3 {batch}"
+            ))
+            .failed(2, &["two by two", legal]);
+    }
     // More than any machine has: refused before anything is offered.
     serve("--batch-size 2000000000 --slots 64").failed(1, &[""]);
     for wrong in [

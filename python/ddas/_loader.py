@@ -155,7 +155,10 @@ class Loader(Batches):
         self.seek(epoch, step)
 
     def progress(self) -> dict[str, Any]:
-        """How far the workers are and what they spent their time on; the fields of `ddas-loader status --json`."""
+        """How far the workers are and what they spent their time on: the fields of `daemon` in `ddas-loader status --json`.
+
+        They cover this rank alone, and begin anew where the loader is sent to another place.
+        """
         text = self._engine.progress()
         progress: dict[str, Any] = {} if text is None else json.loads(text)
         return progress

@@ -68,7 +68,8 @@ class DataLoader:
 
     - `rank`: which of the stream's `world_size` parts to read. Left out, it is
       what the launcher says (torchrun, Slurm, Open MPI, Kubernetes) when there are several.
-    - `timeout`: longest wait for a batch in seconds; None waits for as long as it takes.
+    - `timeout`: longest wait for a batch in seconds; None waits for as long as it takes. Left out, it is the source's own:
+      60 s with a daemon's name, None with a dataset.
     - `device`: where the tensors are moved, if given; to a CUDA device asynchronously, on its current stream.
     - `pin_memory`: page-lock the slots (once, by registering them with CUDA), so that moving to a GPU needs no copy before
       it and overlaps with its work. Left out, it is done when `device` is a CUDA device. Without `device`, tensors
@@ -92,7 +93,7 @@ class DataLoader:
         self,
         source: str | os.PathLike[str] | Batches,
         rank: int | None = None,
-        timeout: float | None = 60.0,
+        timeout: float | None | Literal["default"] = "default",
         device: torch.device | str | int | None = None,
         pin_memory: bool | None = None,
         wait: float = 2.0,
@@ -331,7 +332,7 @@ def soft_targets(
 def _open(
     source: str | os.PathLike[str] | Batches,
     rank: int | None,
-    timeout: float | None,
+    timeout: float | None | Literal["default"],
     wait: float,
     environment: bool,
     start: Any,
@@ -344,13 +345,14 @@ def _open(
         return source
     for name in dataset.keys() & _ELSEWHERE.keys():
         raise TypeError(f"`{name}` is an argument of torch's DataLoader; here it is {_ELSEWHERE[name]}")
+    patience: dict[str, Any] = {} if timeout == "default" else {"timeout": timeout}
     if dataset:
         if start is not None:
             dataset["start"] = start
-        return Loader(source, rank=rank, timeout=timeout, environment=environment, **dataset)
+        return Loader(source, rank=rank, environment=environment, **patience, **dataset)
     if not isinstance(source, str):
         raise ValueError("a dataset needs at least `recipe`, `epochs` and `batch_size`; without them, give a daemon's name")
-    return connect(source, rank, timeout, wait, start=start or "current", environment=environment)
+    return connect(source, rank, wait=wait, start=start or "current", environment=environment, **patience)
 
 
 def _mismatch(expected: int, delivered: int) -> str:

@@ -400,6 +400,21 @@ def test_repeat(serve: Serve, dataset: Dataset) -> None:
         DataLoader("train", repeat=True)
 
 
+def test_the_timeout_is_the_sources_own_unless_given(serve: Serve, dataset: Dataset) -> None:
+    serve(dataset, consumers=2)
+    for source, keywords, own in [(dataset.path, SETTINGS, None), ("train", {}, 60.0)]:
+        left_out = DataLoader(source, **keywords)
+        assert left_out._stream._timeout == own
+        given = DataLoader(source, timeout=7.0, **keywords)
+        assert given._stream._timeout == 7.0
+        left_out.close()
+        given.close()
+    without = DataLoader(dataset.path, timeout=None, **SETTINGS)
+    assert without._stream._timeout is None
+    with pytest.raises(ValueError, match="timeout"):
+        DataLoader(dataset.path, timeout=-1.0, **SETTINGS)
+
+
 def test_arguments_that_do_not_fit(serve: Serve, dataset: Dataset) -> None:
     with pytest.raises(TypeError, match="`num_workers`.*`threads`"):
         DataLoader(dataset.path, num_workers=2, **SETTINGS)

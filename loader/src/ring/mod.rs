@@ -43,7 +43,7 @@ pub use error::{Error, Result};
 pub use figures::{Durations, Rates};
 pub use greeting::query_status;
 pub use layout::{BatchMeta, RingShape};
-pub use names::{running_daemons, runtime_dir};
+pub use names::{check_daemon_name, running_daemons, runtime_dir};
 pub use producer::{RingWriter, WriteSlot};
 pub use protocol::{PROTOCOL, StartFrom, StreamInfo, StreamNormalization, StreamPosition};
 pub use server::{RingServer, ServerOptions, StatusHandle};

@@ -49,7 +49,11 @@ pub(super) fn running_in(dir: &Path) -> Vec<String> {
     names
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Refuses what cannot be the name of a daemon without looking for one, for flags.
+///
+/// # Errors
+/// [`Error::BadName`].
+pub fn check_daemon_name(name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=64).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.') {
         Ok(())
@@ -65,7 +69,7 @@ fn check_name(name: &str) -> Result<()> {
 /// # Errors
 /// [`Error::BadName`], or [`Error::Io`] when the path is too long for a socket.
 pub(super) fn socket_path(dir: &Path, name: &str) -> Result<PathBuf> {
-    check_name(name)?;
+    check_daemon_name(name)?;
     let path = dir.join(format!("{name}.sock"));
     if path.as_os_str().len() > 107 {
         let long = std::io::Error::new(

@@ -8,6 +8,7 @@ use ddas_loader::{Placement, RankError, ring};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::options::daemon_name;
 use crate::progress::Meter;
 use crate::report;
 use crate::serve::{seconds, seconds_or_none};
@@ -16,6 +17,7 @@ use crate::serve::{seconds, seconds_or_none};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The daemon's name.
+    #[arg(value_parser = daemon_name)]
     name: String,
     /// Whose ring to read, from 0 [default: what torchrun, Slurm, Open MPI or Kubernetes says for a stream of several
     /// ranks, else 0]. A launcher that says otherwise is an error.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ddas_formats::SearchSpace;
+use ddas_loader::ring::check_daemon_name;
 use ddas_loader::{LastBatch, Position, StreamOptions, check_recipe_name, check_world_size};
 use ddas_runtime::{Dtype, Layout, OutputFormat};
 
@@ -44,6 +45,13 @@ pub(crate) struct StreamArguments {
 /// The name or file of a recipe, for flags. Files are read later: a bad one is no wrong usage.
 pub(crate) fn recipe_name(name: &str) -> Result<String, String> {
     check_recipe_name(name)
+        .map(|()| name.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// The name of a daemon, for arguments.
+pub(crate) fn daemon_name(name: &str) -> Result<String, String> {
+    check_daemon_name(name)
         .map(|()| name.to_owned())
         .map_err(|error| error.to_string())
 }

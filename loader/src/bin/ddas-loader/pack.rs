@@ -54,7 +54,8 @@ pub(crate) struct ImageFolder {
     source: PathBuf,
     /// The dataset to write (by custom NAME.lmdb).
     out: PathBuf,
-    /// Folder inside SRC whose folders are the classes [default: SRC itself].
+    /// Folder inside SRC whose folders are the classes [default: SRC, or what a lone folder in it holds; where that is only
+    /// train, test, val or the like with the same classes in each, all of them together].
     #[arg(long, value_name = "FOLDER")]
     root: Option<String>,
     #[command(flatten)]

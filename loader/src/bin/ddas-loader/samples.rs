@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ddas_loader::{
-    BadBudget, HashSplit, OnBad, SampleOptions, Sampling, SplitPart, Stream, StreamOptions,
-    Substitutes,
+    BadBudget, Error, HashSplit, OnBad, PlanError, SampleOptions, Sampling, SplitPart, Stream,
+    StreamOptions, Substitutes,
 };
 
 use crate::report::Usage;
@@ -105,10 +105,21 @@ pub(crate) struct StreamToOpen {
 }
 
 impl StreamToOpen {
-    pub(crate) fn open(self) -> ddas_loader::Result<Stream> {
-        let mut stream = Stream::with_samples(self.options, self.samples)?;
+    pub(crate) fn open(self) -> anyhow::Result<Stream> {
+        let mut stream = Stream::with_samples(self.options, self.samples).map_err(told)?;
         stream.on_bad = self.on_bad;
         Ok(stream)
+    }
+}
+
+/// Flags that no dataset could make fit are wrong usage; what does not fit this dataset is a failure.
+fn told(error: Error) -> anyhow::Error {
+    match error {
+        Error::Plan(PlanError::Start { start, epochs, .. }) if start.epoch >= epochs => {
+            Usage(error.to_string()).into()
+        }
+        Error::Plan(PlanError::OddParts { .. }) => Usage(error.to_string()).into(),
+        _ => error.into(),
     }
 }
 

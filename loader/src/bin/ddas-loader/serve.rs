@@ -14,7 +14,7 @@ use signal_hook::flag;
 use crate::http;
 use crate::notify::Notifier;
 use crate::observe::{self, Watch};
-use crate::options::{Batches, Last, StreamArguments, default_threads};
+use crate::options::{Batches, Last, StreamArguments, daemon_name, default_threads};
 use crate::report;
 use crate::samples::StreamToOpen;
 
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     stream: StreamArguments,
 
     /// Name under which consumers find the stream: 1 to 64 of A-Z a-z 0-9 . _ -
-    #[arg(long)]
+    #[arg(long, value_parser = daemon_name)]
     name: String,
 
     /// Epochs of the training run; a policy's snapshots are spread over them.

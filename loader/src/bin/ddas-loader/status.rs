@@ -3,6 +3,7 @@
 use clap::Args;
 use ddas_loader::ring::{ConsumerStatus, query_status};
 
+use crate::options::daemon_name;
 use crate::report;
 use crate::top::verdict;
 
@@ -10,6 +11,7 @@ use crate::top::verdict;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The daemon's name.
+    #[arg(value_parser = daemon_name)]
     name: String,
     /// Print as JSON.
     #[arg(long)]

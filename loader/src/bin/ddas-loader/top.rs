@@ -13,6 +13,7 @@ use ddas_loader::ring::{self, ConsumerStatus, RankStatus, ServerStatus, query_st
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::options::daemon_name;
 use crate::report;
 use crate::screen::{Key, Screen};
 use crate::serve::seconds;
@@ -24,6 +25,7 @@ use crate::serve::seconds;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The daemon's name.
+    #[arg(value_parser = daemon_name)]
     name: String,
     /// Time between two frames.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
