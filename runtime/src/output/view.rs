@@ -31,7 +31,8 @@ impl View {
         *self == Self::new(self.size)
     }
 
-    /// Rows and columns of the output.
+    /// Rows and columns of the output, for vector code.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn size(&self) -> u32 {
         self.size
     }
