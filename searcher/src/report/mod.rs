@@ -112,7 +112,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}
 .bar{display:inline-block;height:.7rem;background:#0b5fa5}
 svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif}.tick{fill:#666}.grid{stroke:#e4e4e4}
 polyline{fill:none}.strong{stroke-width:2}.faint{stroke:#bbb;stroke-width:1}.faint:hover{stroke:#000;stroke-width:2}
-pre{background:#f5f5f5;padding:.7rem;overflow-x:auto}img{image-rendering:pixelated;display:block}
+pre{background:#f5f5f5;padding:.7rem;overflow-x:auto}img{display:block}img.enlarged{image-rendering:pixelated}
 .note{color:#555}";
 
 fn table<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
