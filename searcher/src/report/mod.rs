@@ -15,7 +15,7 @@ use std::path::Path;
 
 use ddas_formats::{Dataset, Policy};
 
-use self::command::command;
+use self::command::{StoredSizes, command};
 use self::content::Content;
 use self::curves::{losses, total_chart};
 use self::html::escape;
@@ -47,14 +47,17 @@ pub fn write_report(folder: &RunFolder, record: &RunRecord, output: &Path) -> Re
     }
     let policy = Policy::read(&folder.policy())?;
     let metrics = folder.read_metrics()?;
-    let strips = Dataset::open(&record.dataset)
-        .map_err(Error::from)
-        .and_then(|data| {
-            let (space, settings) = (policy.search_space(), &record.settings);
-            let strips = SampleStrips::draw(&data, space, settings)?;
-            Ok((strips, content::measure(&data, space, settings)?))
-        });
-    let page = page(record, &policy, &metrics, strips);
+    let dataset = Dataset::open(&record.dataset).map_err(Error::from);
+    let stored = match &dataset {
+        Ok(data) => StoredSizes::of(data, &record.settings),
+        Err(_) => StoredSizes::Unknown,
+    };
+    let strips = dataset.and_then(|data| {
+        let (space, settings) = (policy.search_space(), &record.settings);
+        let strips = SampleStrips::draw(&data, space, settings)?;
+        Ok((strips, content::measure(&data, space, settings)?))
+    });
+    let page = page(record, &policy, &metrics, strips, stored);
     std::fs::write(output, page).map_err(Error::io(output, "write"))
 }
 
@@ -63,6 +66,7 @@ fn page(
     policy: &Policy,
     metrics: &[Metric],
     strips: Result<(SampleStrips, Vec<Content>)>,
+    stored: StoredSizes,
 ) -> String {
     let labels: Vec<String> = policy
         .search_space()
@@ -93,8 +97,8 @@ fn page(
         ranking(policy, &labels, strips),
     );
     body += &section("How far the search could go", reach(record, policy, last));
-    body += &section("Loss of the proxy network", losses(metrics));
-    body += &section("Train with this policy", command(record));
+    body += &section("Loss and accuracy of the proxy network", losses(metrics));
+    body += &section("Train with this policy", command(record, stored));
     body += &section("Settings", settings(record));
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
@@ -262,6 +266,7 @@ mod tests {
         write_report(&run, &record, &output).unwrap();
         let page = std::fs::read_to_string(&output).unwrap();
         assert!(page.contains("Without sample images") && !page.contains("<img"));
+        assert!(page.contains("--recipe recipe.toml ") && page.contains("in case stored images"));
     }
 
     #[test]
