@@ -87,7 +87,10 @@ fn page(
         summary(record, policy, metrics)
     );
     let section = |heading: &str, content: String| format!("<h2>{heading}</h2>\n{content}\n");
-    body += &section("When to augment: total probability", total_chart(policy));
+    body += &section(
+        "When to augment: total probability",
+        total_chart(policy, &record.settings),
+    );
     body += &section(
         "How to augment: operation probabilities",
         operations_chart(policy, &labels),
@@ -243,7 +246,7 @@ mod tests {
                 operation.label()
             );
         }
-        assert_eq!(page.matches("<svg").count(), 3);
+        assert_eq!(page.matches("<svg").count(), 4);
         let strips = policy().search_space().len() + 1;
         assert_eq!(page.matches("src=\"data:image/png;base64,").count(), strips);
         assert!(!page.contains("http") && !page.contains("<link") && !page.contains("<script"));
