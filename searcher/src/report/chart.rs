@@ -24,8 +24,8 @@ pub(super) struct Series {
 }
 
 /// A chart of values over epochs, counted from 1; `extra` are values the vertical axis must
-/// reach besides.
-pub(super) fn line_chart(label: &str, series: &[Series], extra: &[f64]) -> String {
+/// reach besides, `unit` follows its numbers.
+pub(super) fn line_chart(label: &str, series: &[Series], extra: &[f64], unit: &str) -> String {
     let values = series.iter().flat_map(|series| &series.values).chain(extra);
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| {
         (low.min(value), high.max(value))
@@ -54,7 +54,7 @@ pub(super) fn line_chart(label: &str, series: &[Series], extra: &[f64]) -> Strin
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{height:.1}\" y2=\"{height:.1}\"/>\
-             <text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+             <text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}{unit}</text>",
             WIDTH - RIGHT,
             LEFT - 6.0,
             height + 4.0,
@@ -210,14 +210,16 @@ mod tests {
                 series("down", &[1.0, 0.0], None),
             ],
             &[],
+            "%",
         );
         assert!(
             chart.contains("points=\"56.0,260.0 590.0,14.0\""),
             "{chart}"
         );
         assert!(chart.contains("points=\"56.0,14.0 590.0,260.0\""));
+        assert!(chart.contains(">0.2%</text>"), "{chart}");
         assert!(chart.contains("a &lt;chart&gt;") && chart.contains("up &amp; away"));
-        assert!(line_chart("one", &[series("dot", &[0.5], None)], &[]).contains("<circle"));
-        assert!(line_chart("none", &[], &[]).ends_with("</svg>"));
+        assert!(line_chart("one", &[series("dot", &[0.5], None)], &[], "").contains("<circle"));
+        assert!(line_chart("none", &[], &[], "").ends_with("</svg>"));
     }
 }

@@ -1,6 +1,6 @@
 //! What operations leave of an image.
 
-use ddas_formats::{Dataset, SearchSpace};
+use ddas_formats::{Dataset, Operation, SearchSpace};
 use ddas_runtime::{Augmenter, Image, SampleRng, Stream};
 
 use crate::config::Config;
@@ -9,6 +9,10 @@ use crate::proxy_data::ImageLoader;
 
 /// Samples looked at.
 const SAMPLES: u64 = 32;
+/// Draws of an operation (its sign, the place of a cutout) that are averaged over.
+const DRAWS: u64 = 8;
+/// Rows and columns compared at most, evenly spread: larger images hold no more to tell.
+const COMPARED: u32 = 64;
 /// Below this share of values that still depend on the image, an operation leaves nothing.
 const NOTHING: f64 = 0.02;
 /// Below this share it leaves little.
@@ -52,30 +56,87 @@ pub(super) fn measure(
     config: &Config,
 ) -> Result<Vec<Content>> {
     let samples = load(dataset, config)?;
-    let mut augmenter = Augmenter::default();
     let plain = spread(&samples);
+    let mut measured = Measure::new(samples, config);
     space
         .plain_operations()?
         .iter()
         .map(|operation| {
-            // The same draws (sign, place of a cutout) for all: they are no content.
-            let changed: Vec<Image> = samples
-                .iter()
-                .map(|sample| {
-                    let mut image = sample.clone();
-                    let mut rng = SampleRng::new(config.seed, 0, 0, Stream::Search);
-                    let operation = std::slice::from_ref(operation);
-                    augmenter.apply_drawn(operation, &mut rng, &mut image);
-                    image
-                })
-                .collect();
-            let left = spread(&changed);
+            let left = measured.left(operation);
             Ok(Content {
                 dependent: ratio(left.0, plain.0),
                 variance: ratio(left.1, plain.1),
             })
         })
         .collect()
+}
+
+/// Applies operations to the samples, with the same draw for all of them: it is no content.
+struct Measure {
+    samples: Vec<Image>,
+    changed: Vec<Image>,
+    /// Noise, which shows the draws of an operation apart.
+    probe: Image,
+    augmenter: Augmenter,
+    seed: u64,
+}
+
+impl Measure {
+    fn new(samples: Vec<Image>, config: &Config) -> Self {
+        let mut probe = Image::new(config.image_size, config.image_size);
+        let mut rng = SampleRng::new(0, 0, 0, Stream::Search);
+        for value in probe.pixels_mut() {
+            *value = rng.below(256) as u8;
+        }
+        Self {
+            changed: samples.clone(),
+            samples,
+            probe,
+            augmenter: Augmenter::default(),
+            seed: config.seed,
+        }
+    }
+
+    /// The [`spread`] of the changed samples, mean over the draws. What does the same to the probe
+    /// as an earlier draw is not applied again: most operations have one result or two.
+    fn left(&mut self, operation: &Operation) -> (f64, f64) {
+        let mut seen: Vec<(Image, (f64, f64), f64)> = Vec::new();
+        for draw in 0..DRAWS {
+            let mut probe = self.probe.clone();
+            apply(&mut self.augmenter, operation, self.seed, draw, &mut probe);
+            match seen.iter_mut().find(|(result, ..)| *result == probe) {
+                Some((.., times)) => *times += 1.0,
+                None => seen.push((probe, self.spread_of(operation, draw), 1.0)),
+            }
+        }
+        let mean = |part: fn((f64, f64)) -> f64| {
+            let sum: f64 = seen
+                .iter()
+                .map(|(_, left, times)| part(*left) * times)
+                .sum();
+            sum / DRAWS as f64
+        };
+        (mean(|left| left.0), mean(|left| left.1))
+    }
+
+    fn spread_of(&mut self, operation: &Operation, draw: u64) -> (f64, f64) {
+        for (sample, changed) in self.samples.iter().zip(&mut self.changed) {
+            changed.copy_from(sample);
+            apply(&mut self.augmenter, operation, self.seed, draw, changed);
+        }
+        spread(&self.changed)
+    }
+}
+
+fn apply(
+    augmenter: &mut Augmenter,
+    operation: &Operation,
+    seed: u64,
+    draw: u64,
+    image: &mut Image,
+) {
+    let mut rng = SampleRng::new(seed, 0, draw, Stream::Search);
+    augmenter.apply_drawn(std::slice::from_ref(operation), &mut rng, image);
 }
 
 fn ratio(part: f64, whole: f64) -> f64 {
@@ -101,44 +162,56 @@ fn spread(images: &[Image]) -> (f64, f64) {
     let Some(first) = images.first() else {
         return (0.0, 0.0);
     };
-    let count = images.len() as f64;
-    let (mut differing, mut variances) = (0usize, 0.0);
-    for (position, &value) in first.pixels().iter().enumerate() {
-        let values = || {
-            images
-                .iter()
-                .map(|image| f64::from(image.pixels()[position]))
-        };
-        differing += usize::from(values().any(|other| other != f64::from(value)));
-        let mean = values().sum::<f64>() / count;
-        variances += values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    let count = images.len() as u64;
+    let step = first.width().max(first.height()).div_ceil(COMPARED).max(1) as usize;
+    let (mut compared, mut differing, mut variances) = (0u64, 0u64, 0.0);
+    for y in (0..first.height()).step_by(step) {
+        let rows: Vec<&[u8]> = images.iter().map(|image| image.row(y)).collect();
+        for x in (0..first.width() as usize).step_by(step) {
+            for position in 3 * x..3 * x + 3 {
+                // Whole numbers: the order of the images, or their negatives, change nothing.
+                let (mut sum, mut squares, mut differs) = (0u64, 0u64, false);
+                for row in &rows {
+                    let value = u64::from(row[position]);
+                    (sum, squares) = (sum + value, squares + value * value);
+                    differs |= row[position] != rows[0][position];
+                }
+                compared += 1;
+                differing += u64::from(differs);
+                variances += (count * squares - sum * sum) as f64 / (count * count) as f64;
+            }
+        }
     }
-    let values = first.pixels().len() as f64;
-    (differing as f64 / values, variances / values)
+    let compared = compared.max(1) as f64;
+    (differing as f64 / compared, variances / compared)
 }
 
 #[cfg(test)]
 mod tests {
-    use ddas_formats::{DatasetWriter, Encoding, Packed};
-    use ddas_runtime::SampleRng;
+    use ddas_formats::{CutoutShape, DatasetWriter, Encoding, Extent, Packed};
 
     use super::*;
 
-    #[test]
-    fn operations_that_destroy_the_image_are_told_from_those_that_change_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("noise.lmdb");
+    /// Forty images of noise.
+    fn noise(folder: &std::path::Path, side: u32) -> Dataset {
+        let path = folder.join(format!("noise{side}.lmdb"));
         let mut writer = DatasetWriter::create(&path, false).unwrap();
         for index in 0..40 {
             let mut rng = SampleRng::new(1, 0, index, Stream::Search);
-            let pixels: Vec<u8> = (0..3072).map(|_| rng.below(256) as u8).collect();
+            let pixels: Vec<u8> = (0..side * side * 3).map(|_| rng.below(256) as u8).collect();
             writer
-                .append((index % 2) as i64, Encoding::Raw, 32, 32, &pixels)
+                .append((index % 2) as i64, Encoding::Raw, side, side, &pixels)
                 .unwrap();
         }
         let classes = ["a", "b"].map(str::to_owned).to_vec();
         writer.finish(classes, Packed::default()).unwrap();
-        let dataset = Dataset::open(&path).unwrap();
+        Dataset::open(&path).unwrap()
+    }
+
+    #[test]
+    fn operations_that_destroy_the_image_are_told_from_those_that_change_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = noise(folder.path(), 32);
         let config = Config::preset("cifar10").unwrap();
         let found = |name: &str| {
             let space = SearchSpace::named(name).unwrap();
@@ -174,5 +247,40 @@ mod tests {
         for (label, content) in found("paper68") {
             assert!(content.warning().is_none(), "{label} {content:?}");
         }
+    }
+
+    #[test]
+    fn a_cutouts_place_is_averaged_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::preset("cifar10").unwrap();
+        for (side, size) in [(32, 24.0), (160, 120.0)] {
+            config.image_size = side;
+            let samples = load(&noise(folder.path(), side), &config).unwrap();
+            let cutout = Operation::Cutout {
+                size: Extent::Pixels(size),
+                shape: CutoutShape::Centered,
+                fill: [9, 9, 9],
+            };
+            let shares: Vec<f64> = (0..6)
+                .map(|seed| {
+                    config.seed = seed;
+                    Measure::new(samples.clone(), &config).left(&cutout).0
+                })
+                .collect();
+            // Of a side 19.5 / 32 is cut out on average, of the area 37%.
+            for share in &shares {
+                assert!((0.5..0.76).contains(share), "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn draws_that_do_the_same_are_measured_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::preset("cifar10").unwrap();
+        let samples = load(&noise(folder.path(), 32), &config).unwrap();
+        let once = spread(&samples);
+        let mut measure = Measure::new(samples, &config);
+        assert_eq!(measure.left(&Operation::Identity), once);
     }
 }

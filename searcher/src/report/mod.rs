@@ -15,7 +15,7 @@ use std::path::Path;
 
 use ddas_formats::{Dataset, Policy};
 
-use self::command::command;
+use self::command::{StoredSizes, command};
 use self::content::Content;
 use self::curves::{losses, total_chart};
 use self::html::escape;
@@ -47,14 +47,17 @@ pub fn write_report(folder: &RunFolder, record: &RunRecord, output: &Path) -> Re
     }
     let policy = Policy::read(&folder.policy())?;
     let metrics = folder.read_metrics()?;
-    let strips = Dataset::open(&record.dataset)
-        .map_err(Error::from)
-        .and_then(|data| {
-            let (space, settings) = (policy.search_space(), &record.settings);
-            let strips = SampleStrips::draw(&data, space, settings)?;
-            Ok((strips, content::measure(&data, space, settings)?))
-        });
-    let page = page(record, &policy, &metrics, strips);
+    let dataset = Dataset::open(&record.dataset).map_err(Error::from);
+    let stored = match &dataset {
+        Ok(data) => StoredSizes::of(data, &record.settings),
+        Err(_) => StoredSizes::Unknown,
+    };
+    let strips = dataset.and_then(|data| {
+        let (space, settings) = (policy.search_space(), &record.settings);
+        let strips = SampleStrips::draw(&data, space, settings)?;
+        Ok((strips, content::measure(&data, space, settings)?))
+    });
+    let page = page(record, &policy, &metrics, strips, stored);
     std::fs::write(output, page).map_err(Error::io(output, "write"))
 }
 
@@ -63,6 +66,7 @@ fn page(
     policy: &Policy,
     metrics: &[Metric],
     strips: Result<(SampleStrips, Vec<Content>)>,
+    stored: StoredSizes,
 ) -> String {
     let labels: Vec<String> = policy
         .search_space()
@@ -83,7 +87,10 @@ fn page(
         summary(record, policy, metrics)
     );
     let section = |heading: &str, content: String| format!("<h2>{heading}</h2>\n{content}\n");
-    body += &section("When to augment: total probability", total_chart(policy));
+    body += &section(
+        "When to augment: total probability",
+        total_chart(policy, &record.settings),
+    );
     body += &section(
         "How to augment: operation probabilities",
         operations_chart(policy, &labels),
@@ -93,8 +100,8 @@ fn page(
         ranking(policy, &labels, strips),
     );
     body += &section("How far the search could go", reach(record, policy, last));
-    body += &section("Loss of the proxy network", losses(metrics));
-    body += &section("Train with this policy", command(record));
+    body += &section("Loss and accuracy of the proxy network", losses(metrics));
+    body += &section("Train with this policy", command(record, stored));
     body += &section("Settings", settings(record));
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
@@ -112,7 +119,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}
 .bar{display:inline-block;height:.7rem;background:#0b5fa5}
 svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif}.tick{fill:#666}.grid{stroke:#e4e4e4}
 polyline{fill:none}.strong{stroke-width:2}.faint{stroke:#bbb;stroke-width:1}.faint:hover{stroke:#000;stroke-width:2}
-pre{background:#f5f5f5;padding:.7rem;overflow-x:auto}img{image-rendering:pixelated;display:block}
+pre{background:#f5f5f5;padding:.7rem;overflow-x:auto}img{display:block}img.enlarged{image-rendering:pixelated}
 .note{color:#555}";
 
 fn table<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -240,7 +247,7 @@ mod tests {
                 operation.label()
             );
         }
-        assert_eq!(page.matches("<svg").count(), 3);
+        assert_eq!(page.matches("<svg").count(), 4);
         let strips = policy().search_space().len() + 1;
         assert_eq!(page.matches("src=\"data:image/png;base64,").count(), strips);
         assert!(!page.contains("http") && !page.contains("<link") && !page.contains("<script"));
@@ -263,6 +270,7 @@ mod tests {
         write_report(&run, &record, &output).unwrap();
         let page = std::fs::read_to_string(&output).unwrap();
         assert!(page.contains("Without sample images") && !page.contains("<img"));
+        assert!(page.contains("--recipe recipe.toml ") && page.contains("in case stored images"));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn operations_chart(policy: &Policy, labels: &[String]) -> String {
         "Operation probabilities over search epochs",
         &series,
         &[uniform],
+        "",
     ) + &format!(
         "<p class=\"note\">Chance of each operation per draw, given that the sample is \
              augmented; all began at {} (uniform). The four strongest and two weakest are named, \

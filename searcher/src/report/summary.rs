@@ -1,9 +1,10 @@
 //! The table at the head of a report: what was searched, its cost, how it ended.
 
-use ddas_formats::Policy;
+use ddas_formats::{Policy, Snapshot};
 
 use super::chart::number;
 use super::table;
+use crate::config::SnapshotAt;
 use crate::dead_gradient::DeadSteps;
 use crate::run_folder::{Metric, RunRecord};
 
@@ -51,37 +52,61 @@ pub(super) fn summary(record: &RunRecord, policy: &Policy, metrics: &[Metric]) -
                 number(median)
             ),
         ),
-        ("Energy", energy(metrics)),
+        ("Energy", energy(record, metrics)),
         ("Ended", ending(record, metrics)),
-        (
-            "Total probability at the end",
-            format!(
-                "{} (from {})",
-                number(last.total_probability()),
-                settings.total_probability
-            ),
-        ),
+        total_probability(record, last, done),
     ];
     let told = rows.iter().filter(|(_, value)| !value.is_empty());
     table(told.map(|(name, value)| (*name, value.as_str())))
 }
 
-/// What the processors took; empty where they do not tell.
-fn energy(metrics: &[Metric]) -> String {
-    let joules: Vec<f64> = metrics
+/// What the policy ends with, and when in the search that was.
+fn total_probability(
+    record: &RunRecord,
+    last: &Snapshot,
+    finished: usize,
+) -> (&'static str, String) {
+    let settings = &record.settings;
+    let (value, initial) = (number(last.total_probability()), settings.total_probability);
+    if !settings.learn_total_probability {
+        return ("Total probability", format!("{value}, fixed"));
+    }
+    let name = match settings.snapshot {
+        _ if finished == 0 => "Total probability as it stands",
+        SnapshotAt::Start => "Total probability at the start of the last epoch",
+        SnapshotAt::End => "Total probability at the end",
+    };
+    (name, format!("{value} (from {initial})"))
+}
+
+/// What the processors took, or that they do not tell; empty before an epoch was counted.
+fn energy(record: &RunRecord, metrics: &[Metric]) -> String {
+    let epochs: Vec<Option<f64>> = metrics
         .iter()
         .filter_map(|metric| match metric {
-            Metric::Epoch { joules, .. } => *joules,
+            Metric::Epoch { joules, .. } => Some(*joules),
             _ => None,
         })
         .collect();
-    if joules.is_empty() {
-        return String::new();
+    let counted: Vec<f64> = epochs.iter().copied().flatten().collect();
+    if counted.is_empty() {
+        return match (epochs.is_empty(), record.device.starts_with("cuda")) {
+            (true, _) => String::new(),
+            (false, false) => "not readable here (RAPL)".to_owned(),
+            (false, true) => {
+                "not readable here (RAPL); the graphics card's is not counted".to_owned()
+            }
+        };
     }
+    // A search may go on where the counters cannot be read.
+    let part = match counted.len() == epochs.len() {
+        true => String::new(),
+        false => format!(" in {} of {} epochs", counted.len(), epochs.len()),
+    };
     format!(
-        "{} Wh of the machine's processors (RAPL), other programs' share included; graphics cards \
-         and memory not",
-        number(joules.iter().sum::<f64>() / 3600.0)
+        "{} Wh of the machine's processors (RAPL){part}, other programs' share included; graphics \
+         cards and memory not",
+        number(counted.iter().sum::<f64>() / 3600.0)
     )
 }
 
@@ -116,7 +141,52 @@ fn ending(record: &RunRecord, metrics: &[Metric]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{epoch, record};
+    use crate::report::tests::{epoch, policy, record};
+
+    #[test]
+    fn energy_that_is_not_readable_is_said_to_be_so() {
+        let mut record = record("/data/d.lmdb".as_ref());
+        let counted = epoch(0, 0.35, DeadSteps::default());
+        let mut unread = epoch(1, 0.35, DeadSteps::default());
+        if let Metric::Epoch { joules, .. } = &mut unread {
+            *joules = None;
+        }
+        let told = |record: &RunRecord, metrics: &[&Metric]| {
+            let metrics: Vec<Metric> = metrics.iter().copied().cloned().collect();
+            energy(record, &metrics)
+        };
+        assert_eq!(told(&record, &[]), "");
+        assert_eq!(told(&record, &[&unread]), "not readable here (RAPL)");
+        assert!(told(&record, &[&counted, &counted]).starts_with("1 Wh of the machine's"));
+        let part = told(&record, &[&counted, &unread]);
+        assert!(part.contains("(RAPL) in 1 of 2 epochs,"), "{part}");
+        record.device = "cuda:0".to_owned();
+        let text = told(&record, &[&unread]);
+        assert!(
+            text.contains("the graphics card's is not counted"),
+            "{text}"
+        );
+        let text = told(&record, &[&counted]);
+        assert!(text.contains("graphics cards and memory not"), "{text}");
+    }
+
+    #[test]
+    fn the_total_probability_is_said_to_be_of_its_time() {
+        let mut record = record("/data/d.lmdb".as_ref());
+        let (policy, end) = (policy(), "Total probability at the end");
+        let last = &policy.snapshots()[1];
+        let row = |record: &RunRecord, done| total_probability(record, last, done);
+        assert_eq!(row(&record, 2), (end, "0.45 (from 0.35)".to_owned()));
+        record.settings.snapshot = SnapshotAt::Start;
+        assert!(
+            row(&record, 2)
+                .0
+                .ends_with("at the start of the last epoch")
+        );
+        assert!(row(&record, 0).0.ends_with("as it stands"));
+        record.settings.learn_total_probability = false;
+        assert_eq!(row(&record, 2).1, "0.45, fixed");
+    }
 
     #[test]
     fn a_run_that_ended_early_says_why() {
