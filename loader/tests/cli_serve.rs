@@ -482,7 +482,7 @@ fn mixed_batches_are_served_with_partners_and_weights() {
     ] {
         sandbox
             .run(&format!("serve {arguments}"))
-            .failed(1, &["two by two", parts]);
+            .failed(2, &["two by two", parts]);
     }
 }
 
