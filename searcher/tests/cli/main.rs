@@ -132,10 +132,19 @@ fn a_run_leaves_policy_metrics_settings_and_report() {
 fn the_total_probability_may_be_fixed_at_its_ends() {
     let fixture = Fixture::new();
     for (fixed, wanted) in [("0", 0.0), ("0.6", 0.6), ("1", 1.0)] {
-        let arguments = ["--fix-total-probability", fixed, "--overwrite"];
+        // Folders that are not there yet are made.
+        let file = format!("fixed/{fixed}/policy.json");
+        let arguments = [
+            "--fix-total-probability",
+            fixed,
+            "--run-dir",
+            fixed,
+            "-o",
+            &file,
+        ];
         let output = finish(fixture.run(&arguments));
         assert!(output.status.success(), "{}", stderr(&output));
-        let policy = Policy::read(&fixture.path("policy.json")).unwrap();
+        let policy = Policy::read(&fixture.path(&file)).unwrap();
         for snapshot in policy.snapshots() {
             assert!((snapshot.total_probability() - wanted).abs() < 1e-15);
         }
@@ -191,8 +200,8 @@ fn wrong_input_ends_in_one_clear_message() {
         ),
         (finish(fixture.run(&["-o", "."])), "is a folder; --output"),
         (
-            finish(fixture.run(&["-o", "nowhere/policy.json"])),
-            "create it first",
+            finish(fixture.run(&["-o", "folder.txt/policy.json"])),
+            "policy.json cannot be written: no folder",
         ),
         (with(&["check-step", "nowhere"]), "cannot open"),
         (with(&["check-step", "."]), "not a file"),

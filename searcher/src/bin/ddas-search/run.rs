@@ -19,7 +19,7 @@ use crate::progress::{Estimate, Progress};
 
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let config = resolve(args)?;
-    check_output(&args.output)?;
+    prepare_output(&args.output)?;
     let dataset = Dataset::open(&args.dataset)?;
     let device = prepare_libtorch(args.machine.device, args.machine.threads)?;
     let data = ProxyData::load(&dataset, &config)?;
@@ -72,7 +72,7 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<()> {
             record.settings.search_space
         );
     }
-    check_output(&record.output)?;
+    prepare_output(&record.output)?;
     let device: DeviceChoice = record.device.parse()?;
     let device = prepare_libtorch(device, record.threads as usize)?;
     let data = ProxyData::load(&dataset, &record.settings)?;
@@ -130,8 +130,9 @@ fn resolve(args: &RunArgs) -> Result<Config> {
     Ok(config)
 }
 
-/// The place of the policy, looked at before hours are spent on it.
-fn check_output(output: &Path) -> Result<()> {
+/// Makes the folder of the policy, and refuses a place where none can be, before hours are spent
+/// on it.
+fn prepare_output(output: &Path) -> Result<()> {
     let output = absolute(output)?;
     if output.is_dir() {
         bail!(
@@ -139,14 +140,16 @@ fn check_output(output: &Path) -> Result<()> {
             output.display()
         );
     }
-    match output.parent() {
-        Some(folder) if !folder.is_dir() => bail!(
-            "{}: there is no folder {}; create it first",
+    let Some(folder) = output.parent() else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "{} cannot be written: no folder {}",
             output.display(),
             folder.display()
-        ),
-        _ => Ok(()),
-    }
+        )
+    })
 }
 
 /// XXH3-64 of the network's file, where it comes from one.
